@@ -1,0 +1,77 @@
+# Thin aliases of the u2edge command. Each target sets up what it needs in .venv and says what it runs.
+#   make demo                         recognise speech with the bundled model (no torch needed)
+#   make test                         lint, type-check, run all tests
+#   make convert CKPT=exp/dir         WeNet experiment -> bundle in build/
+#   make transcribe AUDIO="a.wav b.flac"
+# torch: on machines without a CUDA GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares gigabytes.
+
+VENV   ?= .venv
+CKPT   ?= models/reference
+BUNDLE ?= models/reference-bundle
+OUT    ?= build/$(notdir $(patsubst %/,%,$(CKPT)))-bundle
+AUDIO  ?= demo/samples/*.flac
+SPEECH ?= ../shared/speech
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format convert transcribe bundle digits synthetic train clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	sh .ci/venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.convert: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[demo,convert]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo $(VENV)/.convert
+
+demo: $(VENV)/.demo
+	$(BIN)/u2edge demo --bundle $(BUNDLE) $(ARGS)
+
+transcribe: $(VENV)/.demo
+	$(BIN)/u2edge transcribe $(AUDIO) --bundle $(BUNDLE) $(ARGS)
+
+convert: $(VENV)/.convert
+	$(BIN)/u2edge convert $(CKPT) -o $(OUT) $(ARGS)
+
+# The bundle that make demo runs, from the checkpoint in models/reference.
+bundle: $(VENV)/.convert
+	$(BIN)/u2edge convert models/reference -o models/reference-bundle --storage fp16 --force
+
+# The number in the README: word error rate on human digit strings of held-out speakers.
+digits: $(VENV)/.dev
+	$(BIN)/python -m recipes.reference.devset $(SPEECH)/digits-human build/dev-digits
+	$(BIN)/python -m recipes.reference.evaluate build/dev-digits --bundle $(BUNDLE) $(ARGS)
+
+synthetic: $(VENV)/.dev
+	$(BIN)/python -m recipes.reference.synthesize build/synthetic --digits 6000 --sentences 4000
+
+train: $(VENV)/.dev
+	$(BIN)/python -m recipes.reference.train build/reference --speech $(SPEECH) --synthetic build/synthetic $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

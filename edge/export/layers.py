@@ -1,0 +1,81 @@
+"""Small layers every part uses: layer norm, activations, the sinusoid position table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.export.graph import Float32, GraphBuilder
+from edge.export.options import ExportError
+
+MAX_POSITIONS = 5000
+"""Rows of WeNet's position table (``PositionalEncoding.max_len``); later positions repeat the last."""
+
+MASKED = -1e9
+"""Added to the scores of masked keys. Softmax gives them exactly 0, as -inf would, but a row with
+every key masked stays finite."""
+
+
+def layer_norm(graph: GraphBuilder, x: str, path: str, dim: int, eps: float) -> str:
+    """Layer normalization over the last axis of ``x (rows, dim)``."""
+    return graph.node("LayerNormalization", x, graph.weight(f"{path}.weight", dim, exact=True),
+                      graph.weight(f"{path}.bias", dim, exact=True), axis=-1, epsilon=eps)
+
+
+def activation(graph: GraphBuilder, x: str, kind: str) -> str:
+    """swish, relu or gelu (exact, by erf: opset 20 has the operator, older runtimes only fuse it)."""
+    if kind == "swish":
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if kind == "relu":
+        return graph.node("Relu", x)
+    if kind == "gelu":
+        erf = graph.node("Erf", graph.node("Div", x, graph.scalar(math.sqrt(2.0))))
+        return graph.node("Mul", graph.node("Mul", x, graph.node("Add", erf, graph.scalar(1.0))), graph.scalar(0.5))
+    raise ExportError(f"activation_type: expected swish, relu or gelu, found {kind!r}")
+
+
+def position_table(graph: GraphBuilder, name: str, dim: int) -> Float32:
+    """WeNet's sinusoid table ``(5000, dim)``: sin at even, cos at odd columns of pos / 10000^(2i/dim).
+
+    The checkpoint's own buffer is used where it has one: float32 sines of angles near 5000 differ by
+    3e-5 between math libraries, and the model was trained with that table.
+    """
+    if graph.has(name):
+        return graph.array(name, 1, MAX_POSITIONS, dim).reshape(MAX_POSITIONS, dim)
+    exponent = np.arange(0, dim, 2, dtype=np.float32) * np.float32(-math.log(10000.0) / dim)
+    # Angles are rounded to float32 as WeNet's are; the functions themselves are evaluated exactly.
+    angle = np.arange(MAX_POSITIONS, dtype=np.float32)[:, None] * np.exp(exponent.astype(np.float64)).astype(np.float32)
+    table = np.empty((MAX_POSITIONS, dim), dtype=np.float32)
+    table[:, 0::2] = np.sin(angle.astype(np.float64))
+    table[:, 1::2] = np.cos(angle.astype(np.float64))[:, : dim // 2]
+    return table
+
+
+def clamped_positions(graph: GraphBuilder, first: str, end: str) -> str:
+    """int64 positions first..end-1 (scalars), clamped into the table."""
+    positions = graph.node("Range", first, end, graph.scalar(1))
+    return graph.node("Clip", positions, graph.scalar(0), graph.scalar(MAX_POSITIONS - 1))
+
+
+@dataclass(frozen=True)
+class ResidualNorm:
+    """Residual connection and layer norm around the parts of a block, in WeNet's two orders.
+
+    ``first`` (``normalize_before``): x + layer(norm(x)). Otherwise: norm(x + layer(x)).
+    """
+
+    path: str  # of the block
+    dim: int
+    eps: float
+    first: bool
+
+    def before(self, graph: GraphBuilder, x: str, name: str) -> str:
+        """What the part around norm ``name`` reads."""
+        return layer_norm(graph, x, f"{self.path}.{name}", self.dim, self.eps) if self.first else x
+
+    def after(self, graph: GraphBuilder, x: str, y: str, name: str) -> str:
+        """The block's value after the part, whose input was made from ``x`` and whose output is ``y``."""
+        x = graph.node("Add", x, y)
+        return x if self.first else layer_norm(graph, x, f"{self.path}.{name}", self.dim, self.eps)

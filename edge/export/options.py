@@ -1,0 +1,50 @@
+"""What an exported graph may choose, and the one error the exporter raises."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+
+class ExportError(ValueError):
+    """Weights that do not fit the configuration, or a graph that cannot be written."""
+
+
+_CHOICES = {
+    "expert_execution": ("sorted", "dense"),
+    "position_projection": ("runtime", "table"),
+    "storage": ("fp32", "fp16"),
+}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices that change how a graph computes, never what it computes.
+
+    Raises:
+        ExportError: a value outside the choices of a field.
+    """
+
+    expert_execution: Literal["sorted", "dense"] = "sorted"
+    """sorted: rows sorted by expert, every expert sees its own rows (dynamic shapes, for CPUs).
+    dense: every expert sees every row, unselected ones weigh 0 (static shapes, for GPUs)."""
+
+    position_projection: Literal["runtime", "table"] = "runtime"
+    """Relative attention's ``linear_pos``. runtime: project the positions of each call, which costs
+    keys * dim**2 multiplications per block. table: store the projected 5000 positions of every
+    block, which costs 5000 * dim * 4 bytes per block; worth it for long left contexts."""
+
+    storage: Literal["fp32", "fp16"] = "fp32"
+    """fp16 halves the file: large weights are stored as float16 and cast back when the graph is
+    loaded. Arithmetic stays float32."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value not in _CHOICES[field.name]:
+                raise ExportError(f"ExportOptions.{field.name}: expected one of {', '.join(_CHOICES[field.name])}, "
+                                  f"found {value!r}")
+
+
+DEFAULT_OPTIONS = ExportOptions()

@@ -1,0 +1,70 @@
+"""The protocol every inference engine implements, and the engines by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.runtime.errors import BackendError
+from edge.runtime.manifest import CacheShape
+from edge.runtime.state import EncoderState, Step
+
+if TYPE_CHECKING:
+    from edge.runtime.bundle import Bundle
+
+ENGINES = {"onnxruntime": "edge.runtime.onnx_backend:OnnxBackend"}
+"""engine -> module:class, imported when asked for, so that one missing engine does not break another."""
+
+
+class Backend(Protocol):
+    """One loaded bundle. Stateless between calls: many streams may use it, from several threads."""
+
+    name: str
+    device: str
+    threads: int
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str, threads: int | None) -> Backend:
+        """Load both graphs; raises BackendError for an unknown device or graphs unlike the manifest."""
+
+    def step(self, features: NDArray[np.float32], state: EncoderState) -> Step:
+        """Encode one window (T, mel) of raw fbank frames."""
+
+    def rescore(
+        self, hyps: NDArray[np.int64], hyps_lens: NDArray[np.int64], encoder_out: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Decoder log-probabilities, left-to-right and right-to-left, each (N, U, V), for hypotheses (N, U) that
+        start with sos and are padded with eos, their lengths (N,) with sos, and one utterance (T, dim)."""
+
+
+def load_backend(
+    bundle: Bundle, engine: str = "onnxruntime", device: str = "cpu", threads: int | None = None
+) -> Backend:
+    """The bundle, loaded into ``engine``.
+
+    Raises:
+        BackendError: unknown or not installed engine, or as :meth:`Backend.load`.
+    """
+    if engine not in ENGINES:
+        raise BackendError(f"engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads: expected 1 or more, or none for the default, found {threads}")
+    module, _, name = ENGINES[engine].partition(":")
+    try:
+        kind: Any = getattr(importlib.import_module(module), name)
+        return cast(Backend, kind.load(bundle, device, threads))
+    except ImportError as error:
+        raise BackendError(f"engine {engine!r} is not installed ({error}); run: pip install {engine}") from None
+
+
+def initial_state(shape: CacheShape, left_frames: int) -> EncoderState:
+    """The state before the first chunk: no attention cache, zeros before the first convolution."""
+    return EncoderState(
+        att_cache=np.zeros((shape.blocks, shape.heads, 0, 2 * shape.head_dim), np.float32),
+        cnn_cache=np.zeros((shape.blocks, 1, shape.dim, shape.conv_context), np.float32),
+        offset=0,
+        left_frames=left_frames,
+    )

@@ -1,0 +1,178 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edge.runtime.bundle import Bundle
+from edge.runtime.errors import BackendError
+from edge.runtime.manifest import Manifest
+from edge.runtime.state import EncoderState, Step
+
+_CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
+_FLOAT, _INT, _BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
+
+_Contract = dict[str, tuple[str, tuple[int | None, ...]]]
+"""name -> (type, shape); None is a dimension that varies."""
+
+
+class OnnxBackend:
+    """Both graphs of a bundle as ONNX Runtime sessions; see :class:`edge.runtime.backend.Backend`."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self.threads = threads
+        self._manifest = bundle.manifest
+        inputs, outputs = _encoder_contract(bundle.manifest)
+        self._encoder = _session(bundle.encoder, threads)
+        _check_graph(bundle.encoder, self._encoder, inputs, outputs)
+        self._outputs = list(outputs)
+        inputs, outputs = _decoder_contract(bundle.manifest)
+        self._decoder = _session(bundle.decoder, threads)
+        _check_graph(bundle.decoder, self._decoder, inputs, outputs)
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> OnnxBackend:
+        """Load the bundle's graphs.
+
+        Args:
+            bundle: an opened bundle.
+            device: "cpu".
+            threads: within one operator; default: physical cores, at most 4.
+
+        Raises:
+            BackendError: another device, a graph ONNX Runtime refuses, or inputs and outputs unlike the manifest.
+        """
+        if device != "cpu":
+            raise BackendError(f"device: expected cpu for the onnxruntime engine, found {device!r}")
+        return cls(bundle, threads or default_threads())
+
+    def step(self, features: NDArray[np.float32], state: EncoderState) -> Step:
+        """Encode one window of raw fbank frames (T, mel) float32; T >= right_context + 1.
+
+        Raises:
+            BackendError: the log-probabilities hold NaN.
+        """
+        frames = self._manifest.stream.encoder_frames(len(features))
+        outputs: list[Any] = self._encoder.run(
+            self._outputs,
+            {
+                "chunk": np.ascontiguousarray(features[None]),
+                "offset": np.array(state.offset, np.int64),
+                "att_cache": state.att_cache,
+                "cnn_cache": state.cnn_cache,
+                # The cache starts empty and grows: all of it is real, nothing is hidden.
+                "att_mask": np.ones((1, 1, state.cached + frames), np.bool_),
+            },
+        )
+        log_probs, encoder_out, att_cache, cnn_cache = outputs[:4]
+        if np.isnan(log_probs).any():
+            raise BackendError(f"the encoder returned NaN at encoder frame {state.offset}; {_CONVERT}")
+        keep = state.keep_from(att_cache.shape[2])
+        if keep:
+            att_cache = np.ascontiguousarray(att_cache[:, :, keep:])
+        after = EncoderState(att_cache, cnn_cache, state.offset + log_probs.shape[1], state.left_frames)
+        return Step(log_probs[0], encoder_out[0], outputs[4] if len(outputs) > 4 else None, after)
+
+    def rescore(
+        self, hyps: NDArray[np.int64], hyps_lens: NDArray[np.int64], encoder_out: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Decoder log-probabilities (N, U, V), left-to-right and right-to-left."""
+        score, r_score = self._decoder.run(
+            ["score", "r_score"], {"hyps": hyps, "hyps_lens": hyps_lens, "encoder_out": encoder_out[None]}
+        )
+        return score, r_score
+
+
+def default_threads() -> int:
+    """Physical cores this process may use, at most 4: more gain little on the small matrices of a chunk."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in cpus:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, min(4, len(cores)))
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads would keep whole cores busy between chunks of live audio.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many types, RuntimeError the most
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        found = f"onnxruntime {ort.__version__} cannot load it ({reason})"
+        raise BackendError(f"{path}: expected an ONNX graph, {found}; {_CONVERT}") from None
+
+
+def _encoder_contract(manifest: Manifest) -> tuple[_Contract, _Contract]:
+    caches, moe = manifest.caches, manifest.moe
+    att = (_FLOAT, (caches.blocks, caches.heads, None, 2 * caches.head_dim))
+    cnn = (_FLOAT, (caches.blocks, 1, caches.dim, caches.conv_context))
+    inputs: _Contract = {
+        "chunk": (_FLOAT, (1, None, manifest.features.num_mel_bins)),
+        "offset": (_INT, ()),
+        "att_cache": att,
+        "cnn_cache": cnn,
+        "att_mask": (_BOOL, (1, 1, None)),
+    }
+    outputs: _Contract = {
+        "log_probs": (_FLOAT, (1, None, manifest.tokens.size)),
+        "encoder_out": (_FLOAT, (1, None, caches.dim)),
+        "next_att_cache": att,
+        "next_cnn_cache": cnn,
+    }
+    if moe.layers:
+        outputs["expert_counts"] = (_INT, (len(moe.layers), moe.experts))
+    return inputs, outputs
+
+
+def _decoder_contract(manifest: Manifest) -> tuple[_Contract, _Contract]:
+    inputs: _Contract = {
+        "hyps": (_INT, (None, None)),
+        "hyps_lens": (_INT, (None,)),
+        "encoder_out": (_FLOAT, (1, None, manifest.caches.dim)),
+    }
+    scores = (_FLOAT, (None, None, manifest.tokens.size))
+    return inputs, {"score": scores, "r_score": scores}
+
+
+def _check_graph(path: Path, session: ort.InferenceSession, inputs: _Contract, outputs: _Contract) -> None:
+    """Names, types and fixed dimensions of the graph are those the manifest promises."""
+    for what, contract, nodes in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        found = {node.name: node for node in nodes}
+        surplus = sorted(set(found) - set(contract)) if what == "input" else []
+        if surplus:
+            raise BackendError(f"{path}: expected inputs {', '.join(contract)}, found {surplus[0]!r} too; {_CONVERT}")
+        for name, (kind, shape) in contract.items():
+            if name not in found:
+                raise BackendError(f"{path}: expected {what} {name!r}, found {', '.join(found)}; {_CONVERT}")
+            node = found[name]
+            same = len(node.shape) == len(shape) and all(
+                want is None or not isinstance(have, int) or have == want
+                for want, have in zip(shape, node.shape, strict=True)
+            )
+            if node.type != kind or not same:
+                raise BackendError(
+                    f"{path}: expected {what} {name!r} as {kind} {_shape(shape)}, found {node.type} "
+                    f"{_shape(node.shape)}; {_CONVERT}"
+                )
+
+
+def _shape(shape: Any) -> str:
+    return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"

@@ -1,0 +1,98 @@
+"""A loaded bundle that transcribes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge.runtime.audio import read_blocks
+from edge.runtime.backend import Backend, load_backend
+from edge.runtime.bundle import Bundle
+from edge.runtime.errors import AudioError
+from edge.runtime.manifest import Manifest
+from edge.runtime.options import DecodeOptions, plan
+from edge.runtime.result import Result
+from edge.runtime.stream import Stream
+
+
+class Recognizer:
+    """One bundle loaded into one engine. Any number of streams share it, each with its own state.
+
+    Example::
+
+        recognizer = Recognizer.load("models/reference")
+        stream = recognizer.stream(DecodeOptions(chunk_ms=640, left_chunks=4))
+        for samples in microphone:
+            for result in stream.accept(samples, 16000):
+                print(result.text)
+            print(stream.partial.text, end="\\r")
+        for result in stream.finish():
+            print(result.text)
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle, self.backend = bundle, backend
+
+    @classmethod
+    def load(
+        cls,
+        bundle_dir: Path | str,
+        engine: str = "onnxruntime",
+        device: str = "cpu",
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> Recognizer:
+        """Open a bundle and load its graphs.
+
+        Args:
+            bundle_dir: what ``u2edge convert`` wrote.
+            engine: "onnxruntime".
+            device: "cpu".
+            threads: within one operator; None: physical cores, at most 4.
+            verify: compare checksums first (about 1 s per GB).
+
+        Raises:
+            BundleError: the bundle is incomplete or altered.
+            BackendError: the engine is missing, or refuses the graphs.
+        """
+        bundle = Bundle.open(bundle_dir, verify=verify)
+        return cls(bundle, load_backend(bundle, engine, device, threads))
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    def stream(self, options: DecodeOptions | None = None) -> Stream:
+        """A new stream.
+
+        Raises:
+            OptionsError: options outside what the bundle supports; the message lists what it supports.
+        """
+        return Stream(self.bundle, self.backend, plan(options or DecodeOptions(), self.manifest))
+
+    def transcribe(
+        self, source: Any, sample_rate: int | None = None, options: DecodeOptions | None = None
+    ) -> Iterator[Result]:
+        """Final results of a whole recording, one per utterance, as they come.
+
+        Args:
+            source: path of an audio file (read in blocks, so hours are fine), or samples as ``Stream.accept``
+                takes them.
+            sample_rate: of samples, in Hz; not for a file.
+            options: as for :meth:`stream`.
+
+        Raises:
+            AudioError, OptionsError: as :meth:`stream` and ``Stream.accept``.
+        """
+        stream = self.stream(options)
+        if isinstance(source, (str, Path)):
+            if sample_rate is not None:
+                raise AudioError("sample_rate: expected none for a file, which states its own")
+            for samples, rate in read_blocks(source):
+                yield from stream.accept(samples, rate)
+        else:
+            if sample_rate is None:
+                raise AudioError("sample_rate: expected the rate of the samples in Hz, found none")
+            yield from stream.accept(source, sample_rate)
+        yield from stream.finish()

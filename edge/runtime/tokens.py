@@ -1,0 +1,139 @@
+"""The token table: ids to text and words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edge.runtime.errors import TokenError
+from edge.runtime.result import Token, Word
+
+WORD_START = "▁"  # U+2581, SentencePiece's mark of a word boundary
+_SPACES = {WORD_START, "<space>"}
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's byte fall-back
+_SPECIAL = re.compile(r"<[^<>]+>")  # <blank>, <sos/eos>, <|en|>, ...
+# Scripts written without spaces: kana, Han (with its extensions and compatibility forms), full-width punctuation.
+_CJK = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+_CJK_FIRST, _CJK_LAST = re.compile(f"[{_CJK}]"), re.compile(f"[{_CJK}]$")
+_CJK_GAP = re.compile(f"(?<=[{_CJK}]) +(?=[{_CJK}])")
+
+
+class SymbolTable:
+    """Tokens by id, as WeNet's ``units.txt`` lists them.
+
+    Text is made as WeNet's tokenizers and post-processor make it: ``▁`` and ``<space>`` are spaces, Chinese and
+    Japanese characters join without spaces, special tokens are dropped. ``<unk>`` stays visible, since hiding
+    it would turn an unknown word into a missing one.
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = tuple(symbols)
+        self._pieces = tuple(_piece(symbol) for symbol in self.symbols)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @classmethod
+    def load(cls, path: Path | str) -> SymbolTable:
+        """Read ``token id`` per line, UTF-8, ids 0..n-1 in any order.
+
+        Raises:
+            TokenError: naming the file and line: not UTF-8, not two fields, id not an integer, duplicate or gap.
+        """
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise TokenError(f"{path}: expected a token table, cannot read it: {error.strerror}") from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, name: str = "tokens.txt") -> SymbolTable:
+        """As :meth:`load`, from the bytes of a file called ``name`` in errors."""
+        found: dict[int, tuple[str, int]] = {}
+        # Not splitlines(): U+2028 and U+0085 can be tokens.
+        for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+            where = f"{name}:{number}"
+            try:
+                line = raw.decode("utf-8").strip(" \t\r")
+            except UnicodeDecodeError as error:
+                raise TokenError(f"{where}: expected UTF-8, found byte 0x{raw[error.start]:02x} in {raw!r}") from None
+            if not line:
+                continue
+            fields = re.split("[ \t]+", line)
+            if len(fields) != 2:
+                raise TokenError(f"{where}: expected 'token id', found {line!r}; use the units.txt of the training run")
+            symbol, number_text = fields
+            if not re.fullmatch("[0-9]{1,9}", number_text):
+                raise TokenError(f"{where}: expected an integer id of 0 or more, found {number_text!r}")
+            index = int(number_text)
+            if index in found:
+                before, line_before = found[index]
+                raise TokenError(f"{where}: duplicate id {index}: {symbol!r} here, {before!r} on line {line_before}")
+            found[index] = (symbol, number)
+        if not found:
+            raise TokenError(f"{name}: expected one 'token id' per line, found an empty file")
+        for index in range(len(found)):
+            if index not in found:
+                after = min(i for i in found if i > index)
+                raise TokenError(
+                    f"{name}:{found[after][1]}: expected ids 0..{len(found) - 1} without a gap, id {index} is missing"
+                )
+        return cls([found[index][0] for index in range(len(found))])
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The transcript of ``ids``: single spaces between words, none at the ends."""
+        parts: list[str] = []
+        pending = bytearray()
+        for index in ids:
+            piece = self._pieces[self._check(index)]
+            if isinstance(piece, int):
+                pending.append(piece)
+                continue
+            if pending and piece:
+                parts.append(pending.decode("utf-8", "replace"))
+                pending.clear()
+            parts.append(piece)
+        parts.append(pending.decode("utf-8", "replace"))
+        return _CJK_GAP.sub("", re.sub(" +", " ", "".join(parts))).strip(" ")
+
+    def words(self, tokens: Sequence[Token]) -> tuple[Word, ...]:
+        """Group ``tokens`` into words; a piece of Chinese or Japanese script is a word of its own."""
+        groups: list[list[Token]] = []
+        boundary, last = True, ""
+        for token in tokens:
+            piece = self._pieces[self._check(token.id)]
+            if piece == "":
+                continue
+            if piece == " ":
+                boundary = True
+                continue
+            shown = "" if isinstance(piece, int) else piece
+            cjk = bool(shown and last) and bool(_CJK_LAST.search(last) or _CJK_FIRST.match(shown))
+            if boundary or shown.startswith(" ") or cjk:
+                groups.append([])
+            groups[-1].append(token)
+            boundary, last = shown.endswith(" "), shown
+        words = []
+        for group in groups:
+            confidence = sum(token.confidence for token in group) / len(group)
+            text = self.text(token.id for token in group)
+            words.append(Word(text, group[0].start_ms, group[-1].end_ms, confidence))
+        return tuple(words)
+
+    def _check(self, index: int) -> int:
+        if not 0 <= index < len(self.symbols):
+            raise TokenError(f"expected a token id in 0..{len(self.symbols) - 1}, found {index}")
+        return index
+
+
+def _piece(symbol: str) -> str | int:
+    """What ``symbol`` adds to a text: characters, one byte (int), or nothing."""
+    if symbol in _SPACES:
+        return " "
+    if byte := _BYTE.fullmatch(symbol):
+        return int(byte.group(1), 16)
+    if _SPECIAL.fullmatch(symbol) and symbol != "<unk>":
+        return ""
+    return symbol.replace(WORD_START, " ")

@@ -1,0 +1,196 @@
+"""Endless stream of training batches: a weighted mix of corpora, digit joining, augmentation, length buckets."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.reference.augment import LIGHT, SILENCE, AugmentOptions, Features, augment, change_rate
+from recipes.reference.store import Clip, FeatureStore
+
+UNITS = ("<blank>", "<unk>", "<sos/eos>", *"abcdefghijklmnopqrstuvwxyz", "'", "▁")
+_IDS = {unit: i for i, unit in enumerate(UNITS)}
+
+
+def tokenize(text: str) -> list[int]:
+    """Characters to ids, a space becoming ▁ (WeNet's ``char`` tokenizer)."""
+    return [_IDS["▁" if c == " " else c] for c in text]
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """Chance of each kind of utterance, and how they are batched."""
+
+    joined_digits: float = 0.25  # isolated human digits joined into strings
+    human_digits: float = 0.12  # human digit strings, sometimes two in a row
+    synthetic_digits: float = 0.18
+    human_sentences: float = 0.28
+    keywords: float = 0.04
+    synthetic_sentences: float = 0.13
+    max_digits: int = 7
+    max_frames: int = 1100  # of one utterance
+    batch_frames: int = 8000  # feature frames, with padding
+    pool: int = 8  # batches whose utterances are sorted by length together
+
+
+EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """feats (batch, frames, mel) float32, tokens (batch, tokens) int64 padded with -1, and their lengths."""
+
+    feats: Tensor
+    feat_lengths: Tensor
+    tokens: Tensor
+    token_lengths: Tensor
+
+
+class Mixer:
+    """Draws utterances from a store of training clips."""
+
+    def __init__(self, store: FeatureStore, noise: FeatureStore, mix: MixOptions, options: AugmentOptions,
+                 seed: int) -> None:
+        self.store, self.noise, self.mix, self.options = store, noise, mix, options
+        self.rng = np.random.default_rng(seed)
+        self.digits: dict[str, list[Clip]] = defaultdict(list)  # isolated, by speaker
+        self.kinds: dict[str, list[Clip]] = defaultdict(list)
+        for clip in store.clips:
+            self._file(clip)
+        weights = {k: getattr(mix, k) for k in ("joined_digits", "human_digits", "synthetic_digits", "human_sentences",
+                                                "keywords", "synthetic_sentences")}
+        present = {k: w for k, w in weights.items() if w and (self.kinds[k] or (k == "joined_digits" and self.digits))}
+        self.names = list(present)
+        self.chances = np.array(list(present.values())) / sum(present.values())
+
+    def _file(self, clip: Clip) -> None:
+        if clip.frames < 12 or clip.frames > self.mix.max_frames or not clip.text:
+            return
+        if clip.corpus == "digits-human" and clip.speaker.startswith("fsdd"):
+            self.digits[clip.speaker].append(clip)
+        elif clip.corpus == "digits-human":
+            self.kinds["human_digits"].append(clip)
+        elif clip.corpus == "sentences-human":
+            self.kinds["human_sentences"].append(clip)
+        elif clip.corpus == "keywords-human":
+            self.kinds["keywords"].append(clip)
+        elif set(clip.text.split()) <= DIGIT_WORDS:
+            self.kinds["synthetic_digits"].append(clip)
+        else:
+            self.kinds["synthetic_sentences"].append(clip)
+
+    def draw(self) -> tuple[Features, list[int]]:
+        """One augmented utterance (frames, mel) and its tokens."""
+        while True:
+            kind = self.names[int(self.rng.choice(len(self.names), p=self.chances))]
+            parts, texts = self._parts(kind)
+            x = self._join(parts)
+            noise = None
+            if self.noise.clips:
+                noise = self.store_noise()
+            x = augment(x, self.rng, self.options, noise)
+            tokens = tokenize(" ".join(texts))
+            repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
+            if len(x) <= self.mix.max_frames and (len(x) - 3) // 4 - 1 >= len(tokens) + repeats:  # CTC needs the room
+                return x, tokens
+
+    def store_noise(self) -> Features:
+        clip = self.noise.clips[int(self.rng.integers(len(self.noise.clips)))]
+        x = self.noise.of(clip)
+        start = int(self.rng.integers(max(1, len(x) - 300)))
+        return x[start : start + 1200]
+
+    def _parts(self, kind: str) -> tuple[list[Features], list[str]]:
+        rng = self.rng
+        if kind == "joined_digits":
+            speaker = list(self.digits)[int(rng.integers(len(self.digits)))]
+            own = self.digits[speaker]
+            picked = [own[int(i)] for i in rng.integers(len(own), size=int(rng.integers(1, self.mix.max_digits + 1)))]
+        else:
+            own = self.kinds[kind]
+            count = 2 if kind.endswith("digits") and self.mix.max_digits > 3 and rng.random() < 0.3 else 1
+            first = own[int(rng.integers(len(own)))]
+            picked = [first]
+            if count == 2:
+                same = [c for c in own if c.speaker == first.speaker]
+                picked.append(same[int(rng.integers(len(same)))])
+        parts = [self.store.of(c) for c in picked]
+        if kind == "joined_digits":  # each digit at a pace of its own
+            parts = [change_rate(p, rng.uniform(0.9, 1.15)) for p in parts]
+        return parts, [c.text for c in picked]
+
+    def _join(self, parts: list[Features]) -> Features:
+        """Parts with pauses between and around them; a pause is digital silence or a quiet room."""
+        rng = self.rng
+        if rng.random() < 0.35:
+            floor = np.full(80, SILENCE, dtype=np.float32)
+        else:
+            quiet = np.sort(np.concatenate(parts), axis=0)
+            floor = quiet[: max(1, len(quiet) // 20)].mean(0) - np.float32(rng.uniform(0, 3))
+
+        def pause(low: int, high: int) -> Features:
+            size = int(rng.integers(low, high + 1))
+            return floor + np.log(rng.gamma(6.0, 1 / 6.0, (size, 80))).astype(np.float32)
+
+        pieces = [pause(0, 40)]
+        for part in parts:
+            pieces += [part, pause(2, 35)]
+        pieces[-1] = pause(0, 50)
+        return np.maximum(np.concatenate(pieces), np.float32(SILENCE))
+
+    def batches(self) -> Iterator[Batch]:
+        """Endless batches of at most ``batch_frames`` padded frames, lengths alike within a batch."""
+        mean = 250
+        while True:
+            pool = [self.draw() for _ in range(self.mix.pool * self.mix.batch_frames // mean)]
+            pool.sort(key=lambda u: len(u[0]))
+            groups: list[list[tuple[Features, list[int]]]] = [[]]
+            for utterance in pool:
+                if len(utterance[0]) * (len(groups[-1]) + 1) > self.mix.batch_frames:
+                    groups.append([])
+                groups[-1].append(utterance)
+            for i in self.rng.permutation(len(groups)):
+                yield collate(groups[int(i)])
+
+
+DIGIT_WORDS = {"zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+
+
+def collate(utterances: list[tuple[Features, list[int]]]) -> Batch:
+    """Pad a list of utterances into one batch."""
+    frames, sizes = [len(x) for x, _ in utterances], [len(t) for _, t in utterances]
+    feats = torch.zeros(len(utterances), max(frames), utterances[0][0].shape[1])
+    tokens = torch.full((len(utterances), max(sizes)), -1, dtype=torch.long)
+    for i, (x, t) in enumerate(utterances):
+        feats[i, : len(x)] = torch.from_numpy(x)
+        tokens[i, : len(t)] = torch.tensor(t)
+    return Batch(feats, torch.tensor(frames), tokens, torch.tensor(sizes))
+
+
+def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
+    """Prepare batches in a thread while the model computes."""
+    ready: queue.Queue[Batch | Exception] = queue.Queue(depth)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+        except Exception as error:  # shown by the consumer instead of dying silently in the thread
+            ready.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        item = ready.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+__all__ = ["EASY", "LIGHT", "UNITS", "Batch", "MixOptions", "Mixer", "collate", "prefetch", "tokenize"]
