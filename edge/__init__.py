@@ -1,0 +1,1 @@
+"""What ships: ``edge.model`` (torch reference), ``edge.export`` (graphs), ``edge.runtime`` (the recognizer)."""

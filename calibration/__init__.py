@@ -1,0 +1,1 @@
+"""What the experts see: corpora, routing coverage, observers. Not built yet (issue 3)."""

@@ -1,0 +1,1 @@
+"""The live demo; a terminal for now. Never imports torch."""

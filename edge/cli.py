@@ -1,0 +1,156 @@
+"""The ``u2edge`` command. Each subcommand imports what it needs when it runs, so that a device without torch
+can transcribe and a machine without a microphone can convert."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.runtime.errors import EdgeError
+
+app = typer.Typer(
+    name="u2edge",
+    help="Streaming speech recognition with U2++ MoE models on the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_BUNDLE = Path("models/reference-bundle")
+
+
+class Storage(enum.StrEnum):
+    """How weights lie on disk; arithmetic is fp32 either way."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+BundleOption = Annotated[
+    Path, typer.Option("--bundle", "-b", help="Bundle directory, as u2edge convert writes it.", show_default=True)
+]
+ChunkMs = Annotated[
+    float | None,
+    typer.Option(help="Milliseconds of audio per chunk, a multiple of the encoder frame (40 ms). [default: 640]"),
+]
+FullContext = Annotated[
+    bool, typer.Option("--full-context", help="Encode each file at once: most accurate, no partial results.")
+]
+LeftChunks = Annotated[
+    int, typer.Option(help="Chunks of history that attention sees; -1: all of the utterance, 0: none.")
+]
+Rescoring = Annotated[
+    bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the inference engine. [default: physical cores, at most 4]")
+]
+
+
+@app.command(epilog="Example: u2edge convert exp/u2pp_moe -o build/u2pp-bundle")
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="WeNet experiment directory, or its final.pt.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    storage: Annotated[Storage, typer.Option(help="fp16 halves the files and rounds the weights.")] = Storage.fp32,
+    name: Annotated[str, typer.Option(help="Name in the manifest. [default: the experiment's folder]")] = "",
+    audio: Annotated[
+        Path | None, typer.Option(help="Speech for the parity check. [default: models/reference/samples, else noise]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")] = False,
+) -> None:
+    """Convert a WeNet checkpoint into a bundle, and prove that it computes the same."""
+    from edge.commands.convert import run
+
+    run(checkpoint, out, storage.value, name, audio, force)
+
+
+@app.command(epilog="Example: u2edge transcribe models/reference/samples/*.flac --chunk-ms 320")
+def transcribe(
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files of any rate, mono or stereo.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    chunk_ms: ChunkMs = None,
+    full_context: FullContext = False,
+    left_chunks: LeftChunks = -1,
+    rescoring: Rescoring = True,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept by the CTC search and rescored.")] = 10,
+    endpoint: Annotated[
+        bool, typer.Option("--endpoint/--no-endpoint", help="Start a new line after a pause of 1 s or after 20 s.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per line: partial, final, summary.")] = False,
+    nbest: Annotated[int, typer.Option(min=1, help="Hypotheses listed per final result with --json.")] = 1,
+    partials: Annotated[
+        bool, typer.Option("--partials/--no-partials", help="Show text while it is still changing.")
+    ] = True,
+    threads: Threads = None,
+) -> None:
+    """Transcribe audio files, chunk by chunk, with partial results on the way."""
+    from edge.commands.transcribe import TranscribeOptions, run
+    from edge.runtime import DecodeOptions, EndpointOptions
+
+    decode = DecodeOptions(
+        chunk_ms=chunk_ms,
+        full_context=full_context,
+        left_chunks=left_chunks,
+        rescoring=rescoring,
+        beam=beam,
+        nbest=nbest,
+        endpoint=EndpointOptions() if endpoint else None,
+    )
+    raise typer.Exit(run(audio, bundle, decode, TranscribeOptions(json, partials, threads)))
+
+
+@app.command(epilog="Example: u2edge demo --chunk-ms 320")
+def demo(
+    audio: Annotated[
+        list[Path] | None, typer.Argument(metavar="[AUDIO]...", help="Play these files instead of the microphone.")
+    ] = None,
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    device: Annotated[
+        str | None, typer.Option(help="Microphone by name or number; 'none' plays the samples. [default: system's]")
+    ] = None,
+    chunk_ms: ChunkMs = None,
+    left_chunks: LeftChunks = 16,
+    rescoring: Rescoring = True,
+    threads: Threads = None,
+) -> None:
+    """Recognise speech live: from the microphone, else from bundled samples at real-time pace."""
+    import importlib
+
+    from edge.runtime import DecodeOptions
+
+    decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring)
+    # By name: edge imports none of the other folders.
+    terminal = importlib.import_module("demo.terminal")
+    raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads))
+
+
+def main() -> None:
+    """Entry point: one line for an error a user can meet, and an exit code for scripts."""
+    try:
+        app()
+    except EdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "convert", "onnx": "convert", "yaml": "convert", "safetensors": "convert"}.get(
+            (error.name or "").split(".")[0]
+        )
+        if extra is None:
+            raise
+        print(f"error: this command needs {error.name}; type: pip install 'u2edge[{extra}]'", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()
