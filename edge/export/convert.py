@@ -194,13 +194,21 @@ def _halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.half().float() if v.ndim > 1 else v for k, v in weights.items()}
 
 
+def _version(package: str) -> str:
+    """Installed version; 'unknown' when run from a source tree, or when another package provides the module."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def _manifest(experiment: Experiment, options: ConvertOptions) -> Manifest:
     config = experiment.config
     e, d = config.encoder, config.decoder
     why_not = e.why_not_streaming()
     layers = tuple(moe_layers(e))
     storage = options.export.storage
-    tools = {name: importlib.metadata.version(name) for name in ("u2edge", "torch", "onnx", "onnxruntime")}
+    tools = {name: _version(name) for name in ("u2edge", "torch", "onnx", "onnxruntime")}
     unk = next((i for i, token in enumerate(experiment.tokens) if token == "<unk>"), None)
     return Manifest(
         name=options.name or experiment.path.resolve().name,

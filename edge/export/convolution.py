@@ -57,14 +57,16 @@ def _depthwise(graph: GraphBuilder, x: str, name: str, spec: ConvolutionSpec, pa
     """
     weight = graph.array(f"{name}.weight", spec.dim, 1, spec.kernel)
     bias: Float32 | None = graph.array(f"{name}.bias", spec.dim) if spec.bias else None
-    if spec.norm == "batch_norm":
+    folded = spec.norm == "batch_norm"
+    if folded:
         scale, shift = _batch_norm(graph, f"{path}.norm", spec)
         weight = weight * scale[:, None, None]
         bias = shift if bias is None else bias * scale + shift
     pad = 0 if spec.context else (spec.kernel - 1) // 2
-    inputs = [graph.initializer(f"{name}.weight", weight[:, :, None, :])]
+    label = f"{name}.folded" if folded else name
+    inputs = [graph.initializer(f"{label}.weight", weight[:, :, None, :])]
     if bias is not None:
-        inputs.append(graph.initializer(f"{name}.bias", bias, exact=True))
+        inputs.append(graph.initializer(f"{label}.bias", bias))
     x = graph.transpose(graph.unsqueeze(x, 0, 1), 0, 3, 1, 2)  # (1, dim, 1, frames)
     x = graph.node("Conv", x, *inputs, group=spec.dim, kernel_shape=(1, spec.kernel), pads=(0, pad, 0, pad))
     return graph.squeeze(graph.transpose(x, 0, 2, 3, 1), 0, 1)

@@ -103,8 +103,8 @@ def encoder_graph(config: ModelConfig, weights: Weights, options: ExportOptions 
 
 def _normalize(graph: GraphBuilder, x: str, bins: int) -> str:
     """CMVN with the statistics in the checkpoint; ``x (1, T, bins)``."""
-    mean = graph.weight("encoder.global_cmvn.mean", bins, exact=True)
-    return graph.node("Mul", graph.node("Sub", x, mean), graph.weight("encoder.global_cmvn.istd", bins, exact=True))
+    mean = graph.weight("encoder.global_cmvn.mean", bins)
+    return graph.node("Mul", graph.node("Sub", x, mean), graph.weight("encoder.global_cmvn.istd", bins))
 
 
 def _embed(graph: GraphBuilder, x: str, config: EncoderConfig, offset: str,

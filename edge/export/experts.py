@@ -47,7 +47,7 @@ def feed_forward(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec,
 
 def _mixture(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, scale: float) -> tuple[str, str]:
     # The router never goes through the linear scheme: small errors in it flip near-ties.
-    logits = graph.node("Gemm", x, graph.weight(f"{path}.gate.weight", spec.experts, spec.dim, exact=True), transB=1)
+    logits = graph.node("Gemm", x, graph.weight(f"{path}.gate.weight", spec.experts, spec.dim), transB=1)
     best, chosen = graph.nodes("TopK", 2, logits, graph.ints(spec.active), axis=-1, largest=1, sorted=1)
     weights = graph.node("Softmax", best, axis=-1)  # (rows, k)
     if scale != 1.0:

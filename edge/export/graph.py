@@ -26,6 +26,19 @@ _HALF_MIN_ELEMENTS = 1024  # below this float16 saves nothing worth the rounding
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
+def stored_as_half(name: str, array: Array) -> bool:
+    """Whether fp16 storage keeps the float32 weight ``name`` as float16.
+
+    Matrices and convolutions that are large and in float16's range. Not the routers, whose near-ties
+    rounding would flip, nor positions and depthwise kernels, which are small beside the rest.
+    """
+    if array.dtype != np.float32 or array.ndim < 2 or array.size < _HALF_MIN_ELEMENTS:
+        return False
+    if name.endswith((".gate.weight", ".pe")) or ".depthwise_conv." in name:
+        return False
+    return float(np.abs(array).max()) <= _HALF_MAX
+
+
 class GraphBuilder:
     """Collects the nodes of one graph; every value is known by its name (``str``).
 
@@ -50,7 +63,7 @@ class GraphBuilder:
         self._names: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._known: dict[tuple[object, ...], list[str]] = {}
-        self._tensors: dict[str, TensorProto] = {}
+        self._tensors: dict[str, Array] = {}  # arrays, not protobufs: weights are copied once, into the model
         self._readable: dict[str, str] = {}  # initializer -> the float32 value nodes read
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -67,7 +80,7 @@ class GraphBuilder:
     def output(self, name: str, value: str, dtype: npt.DTypeLike, shape: Sequence[int | str], doc: str) -> None:
         """Declare ``value`` as the graph output called ``name``."""
         self._outputs.append(_value_info(self._unique(name), dtype, shape, doc))
-        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output:{name}"))
 
     def node(self, op: str, *inputs: str, **attributes: Attribute) -> str:
         """Add a node with one output and return the name of that output."""
@@ -81,7 +94,7 @@ class GraphBuilder:
         """
         signature = (domain, op, outputs, inputs, repr(sorted(attributes.items())))
         if signature not in self._known:
-            name = self._unique("/".join([*self._scope, op]))
+            name = self._unique("/".join([*self._scope[-1:], op]))
             names = [name] if outputs == 1 else [self._unique(f"{name}:{i}") for i in range(outputs)]
             node = helper.make_node(op, inputs, names, name=name, domain=domain)
             node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
@@ -92,10 +105,12 @@ class GraphBuilder:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of nodes added inside, so that profiles and viewers show the module."""
+        """Prefix the names of nodes added inside with a module path, for profiles and viewers."""
         self._scope.append(name)
-        yield
-        self._scope.pop()
+        try:
+            yield
+        finally:
+            self._scope.pop()
 
     # Constants
 
@@ -105,7 +120,7 @@ class GraphBuilder:
         key = (array.dtype.str, array.shape, hashlib.sha1(array.tobytes()).digest())
         if key not in self._constants:
             name = self._unique(f"const_{len(self._constants)}")
-            self._tensors[name] = numpy_helper.from_array(array, name)
+            self._tensors[name] = array
             self._constants[key] = name
         return self._constants[key]
 
@@ -141,22 +156,21 @@ class GraphBuilder:
         self._used.add(name)
         return np.ascontiguousarray(array, dtype=np.float32)
 
-    def weight(self, name: str, *shape: int, exact: bool = False) -> str:
-        """The weight ``name`` as an initializer; ``exact`` keeps it float32 under fp16 storage."""
-        return self.initializer(name, self.array(name, *shape), exact=exact)
+    def weight(self, name: str, *shape: int) -> str:
+        """The weight ``name`` as an initializer."""
+        return self.initializer(name, self.array(name, *shape))
 
-    def initializer(self, name: str, array: Array, exact: bool = False) -> str:
+    def initializer(self, name: str, array: Array) -> str:
         """A named initializer holding ``array``; returns the value to read, float32 if ``array`` is.
 
-        Under fp16 storage a large float32 array is stored as float16 and read through a Cast, which
-        runtimes fold when they load the graph. Values beyond float16's range stay float32.
+        Under fp16 storage a weight for which ``stored_as_half`` holds is stored as float16 and read
+        through a Cast, which runtimes fold when they load the graph.
         """
         if name not in self._readable:
-            half = (self.options.storage == "fp16" and not exact and array.dtype == np.float32
-                    and array.size >= _HALF_MIN_ELEMENTS and float(np.abs(array).max()) <= _HALF_MAX)
-            stored = array.astype(np.float16) if half else array
-            self._tensors[self._unique(name)] = numpy_helper.from_array(np.ascontiguousarray(stored), name)
-            self._readable[name] = self.node("Cast", name, to=TensorProto.FLOAT) if half else name
+            half = self.options.storage == "fp16" and stored_as_half(name, array)
+            tensor = self._unique(name)
+            self._tensors[tensor] = array.astype(np.float16) if half else array
+            self._readable[name] = self.node("Cast", tensor, to=TensorProto.FLOAT) if half else tensor
         return self._readable[name]
 
     def linear(self, x: str, path: str, in_features: int, out_features: int, bias: bool = True) -> str:
@@ -241,13 +255,14 @@ class GraphBuilder:
             if needed.intersection(node.output):
                 kept.append(node)
                 needed.update(node.input)
-        kept.reverse()
+        kept = _rename_outputs(kept[::-1])
         used = dict.fromkeys(name for node in kept for name in node.input if name in self._tensors)
-        graph = helper.make_graph(kept, self._name, self._inputs, self._outputs,
-                                  [self._tensors[name] for name in used], doc_string=doc)
+        graph = helper.make_graph(kept, self._name, self._inputs, self._outputs, doc_string=doc)
         opsets = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in sorted(self._domains | {""})]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="u2edge")
         helper.set_model_props(model, dict(metadata))
+        for name in used:
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(self._tensors[name]), name))
         return model
 
     def _unique(self, name: str) -> str:
@@ -257,6 +272,26 @@ class GraphBuilder:
             name = f"{base}_{count}"
         self._names.add(name)
         return name
+
+
+def _rename_outputs(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Give values that became graph outputs their declared names, in place of an Identity after them.
+
+    Beside saving a node this leaves one name per output; OpenVINO would otherwise list both. An
+    Identity stays where a graph input, or a value already renamed, is passed on.
+    """
+    produced = {name for node in nodes for name in node.output}
+    names: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        if node.op_type == "Identity" and node.input[0] in produced and node.input[0] not in names:
+            names[node.input[0]] = node.output[0]
+        else:
+            kept.append(node)
+    for node in kept:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return kept
 
 
 def _value_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str], doc: str) -> onnx.ValueInfoProto:

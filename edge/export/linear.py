@@ -67,10 +67,10 @@ class FloatScheme:
     def linear(self, graph: GraphBuilder, x: str, path: str, weight: Float32, bias: Float32 | None) -> str:
         inputs = [x, graph.initializer(f"{path}.weight", weight)]
         if bias is not None:
-            inputs.append(graph.initializer(f"{path}.bias", bias, exact=True))
+            inputs.append(graph.initializer(f"{path}.bias", bias))
         return graph.node("Gemm", *inputs, transB=1)
 
     def conv2d(self, graph: GraphBuilder, x: str, path: str, weight: Float32, bias: Float32, stride: int) -> str:
         return graph.node("Conv", x, graph.initializer(f"{path}.weight", weight),
-                          graph.initializer(f"{path}.bias", bias, exact=True),
+                          graph.initializer(f"{path}.bias", bias),
                           kernel_shape=weight.shape[2:], strides=(stride, stride))
