@@ -69,6 +69,8 @@ def _open(path: Path | str) -> Any:
         check_sample_rate(file.samplerate, str(path))
         if file.frames <= 0:
             raise AudioError(f"{path}: expected audio, found a header and no samples; record or copy it again")
+        if file.channels > 2:
+            raise AudioError(f"{path}: expected 1 or 2 channels, found {file.channels}; {_CONVERT}")
     except AudioError:
         file.close()
         raise

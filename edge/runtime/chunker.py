@@ -29,12 +29,17 @@ class FrameChunker:
         self._pending: list[Frames] = []
         self._buffer: Frames = np.zeros((0, mel), np.float32)
         self._buffered = 0
-        self._position = 0
+        self._position = self._covered = 0
 
     @property
     def position(self) -> int:
         """Feature frame of the stream where the next window starts."""
         return self._position
+
+    @property
+    def covered(self) -> int:
+        """Feature frames of the stream up to the end of the last window."""
+        return self._covered
 
     @property
     def buffered(self) -> int:
@@ -52,6 +57,7 @@ class FrameChunker:
         if self._buffered < self.window:
             return None
         window = self._join()[: self.window]
+        self._covered = self._position + self.window
         self._advance(self.stride)
         return window
 
@@ -61,6 +67,8 @@ class FrameChunker:
         Call after ``next()`` has returned None; it empties the chunker.
         """
         window = self._join() if self._buffered >= self._least else None
+        if window is not None:
+            self._covered = self._position + len(window)
         self._advance(self._buffered)
         return window
 

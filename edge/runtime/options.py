@@ -24,7 +24,8 @@ class DecodeOptions:
     chunk_ms: float | None = None
     """The same in ms; a multiple of the encoder frame (40 ms for 4-fold subsampling of 10 ms frames)."""
     full_context: bool = False
-    """Encode whole utterances at once: most accurate, nothing is shown before ``finish()``."""
+    """Encode the whole recording at once: most accurate, but nothing is shown before ``finish()`` and no endpoint is
+    looked for; only ``max_utterance_ms`` cuts it."""
     left_chunks: int = -1
     """Chunks of left context for attention; -1: all of the utterance; 0: none."""
     beam: int = 10

@@ -17,7 +17,8 @@ Decoder = Callable[
 ]
 """(hyps (N, U), hyps_lens (N,), encoder_out (T, dim)) -> log-probabilities (N, U, V), both directions."""
 
-_MAX_SCORES = 16_000_000  # floats of one decoder output (64 MB): ten hypotheses of minutes of speech go in parts
+_MAX_FLOATS = 16_000_000  # of one decoder tensor (64 MB): ten hypotheses of minutes of speech go in parts
+_HEADS = 8  # assumed for the attention of a decoder over the utterance, the other large tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def attention_rescoring(
     """
     rescored: list[Rescored] = []
     longest = max((len(hyp.tokens) for hyp in nbest), default=0) + 1
-    batch = max(1, _MAX_SCORES // (longest * vocabulary))
+    batch = max(1, _MAX_FLOATS // (longest * max(vocabulary, _HEADS * len(encoder_out))))
     for start in range(0, len(nbest), batch):
         part = nbest[start : start + batch]
         hyps, lens = pad_hypotheses([hyp.tokens for hyp in part], sos, eos)

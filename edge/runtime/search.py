@@ -210,7 +210,9 @@ def ctc_greedy(log_probs: NDArray[np.float32], blank: int) -> CtcHypothesis:
 
     ``log_probs`` is (frames, vocabulary). A token's time is the frame of its run where it is most probable.
     """
-    path = log_probs.argmax(axis=1) if len(log_probs) else np.zeros(0, np.int64)
+    if not len(log_probs):
+        return CtcHypothesis((), (), (), 0.0, 0.0)
+    path = log_probs.argmax(axis=1)
     best = np.take_along_axis(log_probs, path[:, None], axis=1)[:, 0]
     tokens: list[int] = []
     times: list[int] = []

@@ -22,7 +22,7 @@ class StreamStats:
     rescoring_s: float = 0.0
     chunks: int = 0
     utterances: int = 0  # with text
-    first_partial_audio_ms: float | None = None  # audio accepted when the first text appeared
+    first_partial_audio_ms: float | None = None  # audio, from the start, that the first text needed
     first_partial_wall_ms: float | None = None  # time since the first accept() when the first text appeared
     chunk_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RING))  # encoder + search, last chunks
 

@@ -166,7 +166,9 @@ class Stream:
         stats.search_s += searched - encoded
         stats.chunk_ms.append((searched - began) * 1000.0)
         if stats.first_partial_audio_ms is None and self._search.decoded_something():
-            stats.first_partial_audio_ms = stats.audio_s * 1000.0
+            features = self._manifest.features
+            last = self._chunker.covered - 1
+            stats.first_partial_audio_ms = last * features.frame_shift_ms + features.frame_length_ms
             stats.first_partial_wall_ms = (searched - self._started) * 1000.0
 
     def _end_utterance(self) -> list[Result]:
