@@ -17,7 +17,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe bundle digits synthetic train clean
+.PHONY: help demo test check format convert transcribe bundle digits synthetic train soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,14 +26,17 @@ $(BIN)/python:
 	sh .ci/venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing the recognizer and the demo into $(VENV) (about 200 MB, a minute)"
 	$(PIP) -e '.[demo]'
 	@touch $@
 
 $(VENV)/.convert: pyproject.toml | $(BIN)/python
+	@echo "installing torch and onnx into $(VENV) (about 1 GB)"
 	$(PIP) -e '.[demo,convert]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing everything for development into $(VENV) (about 1.2 GB, some minutes)"
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.convert
 
@@ -54,6 +57,10 @@ bundle: $(VENV)/.convert
 digits: $(VENV)/.dev
 	$(BIN)/python -m recipes.reference.devset $(SPEECH)/digits-human build/dev-digits
 	$(BIN)/python -m recipes.reference.evaluate build/dev-digits --bundle $(BUNDLE) $(ARGS)
+
+# Resident memory over three hours of audio.
+soak: $(VENV)/.demo
+	$(BIN)/python -m recipes.soak --bundle $(BUNDLE) $(ARGS)
 
 synthetic: $(VENV)/.dev
 	$(BIN)/python -m recipes.reference.synthesize build/synthetic --digits 6000 --sentences 4000

@@ -63,8 +63,13 @@ class Microphone:
             info = sounddevice.query_devices(selected, "input")
             self.name, self.rate = str(info["name"]), int(info["default_samplerate"])
             self._stream = sounddevice.InputStream(
-                samplerate=self.rate, device=selected, channels=1, dtype="float32", latency="low",
-                blocksize=int(self.rate * BLOCK_S), callback=self._receive,
+                samplerate=self.rate,
+                device=selected,
+                channels=1,
+                dtype="float32",
+                latency="low",
+                blocksize=int(self.rate * BLOCK_S),
+                callback=self._receive,
             )
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
@@ -81,7 +86,9 @@ class Microphone:
             try:
                 samples = self._blocks.get(timeout=patience)
             except queue.Empty:
-                raise MicrophoneError(f"{self.name}: no sound for {patience:g} s; was it unplugged or suspended?") from None
+                raise MicrophoneError(
+                    f"{self.name}: no sound for {patience:g} s; was it unplugged or suspended?"
+                ) from None
             patience = SILENT_S
             yield Block(samples, self.rate, self._blocks.qsize() * BLOCK_S)
 

@@ -25,8 +25,10 @@ def run(files: list[Path], bundle: Path, decode: DecodeOptions, device: str | No
     recognizer.stream(decode)  # refuse wrong options before opening a microphone
     console = Console(highlight=False)
     plan = recognizer.stream(decode).plan
-    console.print(f"[bold]{recognizer.manifest.name}[/]  {plan.chunk_ms:g} ms chunks, "
-                  f"{recognizer.backend.threads} threads, {recognizer.backend.name} on {recognizer.backend.device}")
+    console.print(
+        f"[bold]{recognizer.manifest.name}[/]  {plan.chunk_ms:g} ms chunks, "
+        f"{recognizer.backend.threads} threads, {recognizer.backend.name} on {recognizer.backend.device}"
+    )
     try:
         if not files and device != "none":
             try:
@@ -53,8 +55,9 @@ def _listen(console: Console, recognizer: Recognizer, decode: DecodeOptions, dev
 
 def _play(console: Console, recognizer: Recognizer, decode: DecodeOptions, files: list[Path]) -> int:
     if not files:
-        raise EdgeError(f"expected a microphone or audio files, found none in {SAMPLES}; "
-                        "type: u2edge demo recording.wav")
+        raise EdgeError(
+            f"expected a microphone or audio files, found none in {SAMPLES}; type: u2edge demo recording.wav"
+        )
     for file in files:
         console.print(f"playing [bold]{file}[/] at real-time pace", soft_wrap=True)
         text = file.with_suffix(".txt")
@@ -115,8 +118,11 @@ class _View:
         filled = int(np.clip((level + 60) / 60 * 20, 0, 20))
         stats = self.stream.stats
         meters = Text("  ").append("█" * filled, style="green" if level < -3 else "red").append("·" * (20 - filled))
-        meters.append(f" {level:4.0f} dB   chunk {stats.chunk_percentile(50):.0f} ms   RTF {stats.rtf:.2f}"
-                      f"   {block.behind_s:.1f} s behind", style="dim")
+        meters.append(
+            f" {level:4.0f} dB   chunk {stats.chunk_percentile(50):.0f} ms   RTF {stats.rtf:.2f}"
+            f"   {block.behind_s:.1f} s behind",
+            style="dim",
+        )
         lines = [Text("  … ").append(text, style="dim"), meters]
         counts = self.stream.expert_counts
         if counts is not None:

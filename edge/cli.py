@@ -4,9 +4,10 @@ can transcribe and a machine without a microphone can convert."""
 from __future__ import annotations
 
 import enum
+import io
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -131,25 +132,31 @@ def demo(
 
 def main() -> None:
     """Entry point: one line for an error a user can meet, and an exit code for scripts."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character gets its code
     try:
         app()
     except EdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:  # files that cannot be read, a full disk
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ModuleNotFoundError as error:
         extra = {"torch": "convert", "onnx": "convert", "yaml": "convert", "safetensors": "convert"}.get(
             (error.name or "").split(".")[0]
         )
         if extra is None:
             raise
-        print(f"error: this command needs {error.name}; type: pip install 'u2edge[{extra}]'", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+        _fail(f"this command needs {error.name}; type: pip install 'u2edge[{extra}]'")
+
+
+def _fail(message: str) -> NoReturn:
+    """Print one line, whatever control characters a damaged file or its name put into ``message``, and exit with 1."""
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

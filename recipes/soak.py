@@ -1,4 +1,4 @@
-"""Does a long stream leak? Transcribes hours of synthetic audio and compares resident memory after 10 minutes and at the end.
+"""Does a long stream leak? Resident memory after 10 minutes of synthetic audio, and after hours.
 
     python -m recipes.soak --hours 3
 
@@ -77,8 +77,11 @@ def main() -> None:
                     early = last
                 if minutes >= shown + 10:
                     shown = minutes
-                    print(f"{minutes:6.1f} min  {last / 1024:7.1f} MB  {finals} utterances  "
-                          f"{minutes * 60 / (time.time() - began):.0f}x real time", flush=True)
+                    print(
+                        f"{minutes:6.1f} min  {last / 1024:7.1f} MB  {finals} utterances  "
+                        f"{minutes * 60 / (time.time() - began):.0f}x real time",
+                        flush=True,
+                    )
     if process.returncode or not early:
         raise SystemExit(f"error: expected exit code 0 and more than 10 minutes, found {process.returncode}")
     change = last / early - 1

@@ -89,8 +89,12 @@ def test_fixed_caches_are_wenets(reference: Reference) -> None:
 @pytest.mark.parametrize("execution", ["sorted", "dense"])
 def test_rescoring_is_wenets(reference: Reference, execution: Any) -> None:
     model = decoder_graph(reference.config, reference.weights, ExportOptions(expert_execution=execution))
-    out = run(load(model), hyps=reference.arrays["dec_hyps"], hyps_lens=reference.arrays["dec_hyps_lens"],
-              encoder_out=reference.arrays["full_encoder_out"][None])
+    out = run(
+        load(model),
+        hyps=reference.arrays["dec_hyps"],
+        hyps_lens=reference.arrays["dec_hyps_lens"],
+        encoder_out=reference.arrays["full_encoder_out"][None],
+    )
     near(out["score"], reference.arrays["dec_score"])
     near(out["r_score"], reference.arrays["dec_r_score"])
 
@@ -108,8 +112,11 @@ def test_number_of_frames_is_the_contracts(kind: str) -> None:
     model = encoder_graph(config, tiny_weights(config))
     onnx.checker.check_model(model, full_check=True)
     for frames in (config.encoder.right_context + 1, 40, 41, 42, 43):
-        wanted = {"conv2d": ((frames - 1) // 2 - 1) // 2, "conv2d6": ((frames - 1) // 2 - 2) // 3,
-                  "conv2d8": (((frames - 1) // 2 - 1) // 2 - 1) // 2}[kind]
+        wanted = {
+            "conv2d": ((frames - 1) // 2 - 1) // 2,
+            "conv2d6": ((frames - 1) // 2 - 2) // 3,
+            "conv2d8": (((frames - 1) // 2 - 1) // 2 - 1) // 2,
+        }[kind]
         out = Stream(model, config).step(features(frames))
         assert out["log_probs"].shape == (1, wanted, 11)
         assert out["encoder_out"].shape == (1, wanted, 16)
@@ -119,13 +126,21 @@ def test_number_of_frames_is_the_contracts(kind: str) -> None:
         assert np.allclose(np.exp(out["log_probs"]).sum(-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [
-    {"pos_enc_layer_type": "abs_pos"},
-    {"pos_enc_layer_type": "abs_pos", "selfattention_layer_type": "selfattn"},
-    {"selfattention_layer_type": "selfattn", "macaron_style": False, "mlp_type": "position_wise_feed_forward"},
-    {"use_cnn_module": False, "normalize_before": False, "activation_type": "gelu"},
-    {"kind": "transformer", "macaron_style": False, "use_cnn_module": False, "selfattention_layer_type": "selfattn"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pos_enc_layer_type": "abs_pos"},
+        {"pos_enc_layer_type": "abs_pos", "selfattention_layer_type": "selfattn"},
+        {"selfattention_layer_type": "selfattn", "macaron_style": False, "mlp_type": "position_wise_feed_forward"},
+        {"use_cnn_module": False, "normalize_before": False, "activation_type": "gelu"},
+        {
+            "kind": "transformer",
+            "macaron_style": False,
+            "use_cnn_module": False,
+            "selfattention_layer_type": "selfattn",
+        },
+    ],
+)
 def test_hidden_cache_is_no_cache(change: dict[str, Any]) -> None:
     """Masked frames must not matter, whatever they hold, and must not move the positions of the others."""
     config = tiny_config(change)
@@ -146,8 +161,10 @@ def test_positions_stop_at_the_end_of_the_table() -> None:
     """A stream of any length keeps running; up to the end every position counts."""
     config = tiny_config({"pos_enc_layer_type": "abs_pos"})
     model = encoder_graph(config, tiny_weights(config))
-    outs = {offset: Stream(model, config, offset=offset).step(features(31))["log_probs"]
-            for offset in (0, 4998, 4999, 10**6)}
+    outs = {
+        offset: Stream(model, config, offset=offset).step(features(31))["log_probs"]
+        for offset in (0, 4998, 4999, 10**6)
+    }
     assert np.isfinite(outs[10**6]).all()
     assert np.array_equal(outs[4999], outs[10**6])
     assert np.abs(outs[4998] - outs[4999]).max() > 1e-4
@@ -213,22 +230,39 @@ def test_every_linear_layer_goes_through_the_scheme() -> None:
     weights = tiny_weights(config)
     scheme = _Recorder()
     model = encoder_graph(config, weights, scheme=scheme)
-    linear = {k.removesuffix(".weight"): v.shape[:2] for k, v in weights.items()
-              if not k.startswith("decoder") and (v.ndim == 2 or "pointwise" in k) and k.endswith(".weight")
-              and "gate" not in k}
+    linear = {
+        k.removesuffix(".weight"): v.shape[:2]
+        for k, v in weights.items()
+        if not k.startswith("decoder")
+        and (v.ndim == 2 or "pointwise" in k)
+        and k.endswith(".weight")
+        and "gate" not in k
+    }
     assert scheme.shapes == linear
     plain = encoder_graph(config, weights)
-    assert np.abs(Stream(model, config).step(features(31))["log_probs"]
-                  - Stream(plain, config).step(features(31))["log_probs"]).max() > 0.01
+    assert (
+        np.abs(
+            Stream(model, config).step(features(31))["log_probs"]
+            - Stream(plain, config).step(features(31))["log_probs"]
+        ).max()
+        > 0.01
+    )
 
 
-@pytest.mark.parametrize(("name", "change", "message"), [
-    ("ctc.ctc_lo.bias", None, "ctc.ctc_lo.bias.*found none"),
-    ("encoder.encoders.1.norm_ff.weight", np.ones(17, np.float32), r"expected float32 of shape \(16,\), found float32"),
-    ("encoder.encoders.0.feed_forward.gate.weight", np.full((4, 16), np.nan, np.float32), "gate.weight.*NaN"),
-    ("encoder.encoders.0.feed_forward.gate.weight", np.ones((4, 16), np.int8), "gate.weight: expected float32"),
-    ("encoder.encoders.2.norm_ff.weight", np.ones(16, np.float32), "1 entries do not belong.*encoders.2.norm_ff"),
-])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("ctc.ctc_lo.bias", None, "ctc.ctc_lo.bias.*found none"),
+        (
+            "encoder.encoders.1.norm_ff.weight",
+            np.ones(17, np.float32),
+            r"expected float32 of shape \(16,\), found float32",
+        ),
+        ("encoder.encoders.0.feed_forward.gate.weight", np.full((4, 16), np.nan, np.float32), "gate.weight.*NaN"),
+        ("encoder.encoders.0.feed_forward.gate.weight", np.ones((4, 16), np.int8), "gate.weight: expected float32"),
+        ("encoder.encoders.2.norm_ff.weight", np.ones(16, np.float32), "1 entries do not belong.*encoders.2.norm_ff"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(name: str, change: Any, message: str) -> None:
     config: ModelConfig = tiny_config()
     weights = {k: v for k, v in tiny_weights(config).items() if k != name}

@@ -58,8 +58,10 @@ def moe_loop(weights: dict[str, Float32], x: Float32, active: int, activation: s
     gate = weights["moe.gate.weight"].astype(np.float64)
     y, counts = np.zeros(x.shape), [0] * len(gate)
     kinds: dict[str, Callable[[Any], Any]] = {
-        "swish": lambda v: v * sigmoid(v), "relu": lambda v: np.maximum(v, 0),
-        "gelu": lambda v: v * 0.5 * (1 + np.array([math.erf(e / math.sqrt(2)) for e in v]))}
+        "swish": lambda v: v * sigmoid(v),
+        "relu": lambda v: np.maximum(v, 0),
+        "gelu": lambda v: v * 0.5 * (1 + np.array([math.erf(e / math.sqrt(2)) for e in v])),
+    }
     for row, frame in enumerate(x.astype(np.float64)):
         scores = gate @ frame
         chosen = sorted(range(len(gate)), key=lambda e: -scores[e])[:active]
@@ -74,8 +76,10 @@ def moe_loop(weights: dict[str, Float32], x: Float32, active: int, activation: s
 
 
 @pytest.mark.parametrize("execution", ["sorted", "dense"])
-@pytest.mark.parametrize(("experts", "active", "activation", "bias"), [
-    (4, 1, "swish", True), (8, 3, "gelu", False), (8, 2, "relu", True), (2, 2, "swish", False), (1, 1, "swish", True)])
+@pytest.mark.parametrize(
+    ("experts", "active", "activation", "bias"),
+    [(4, 1, "swish", True), (8, 3, "gelu", False), (8, 2, "relu", True), (2, 2, "swish", False), (1, 1, "swish", True)],
+)
 def test_mixture_is_the_formula(execution: str, experts: int, active: int, activation: str, bias: bool) -> None:
     weights = expert_weights(experts, bias)
     session = moe_session(weights, execution, active, activation, scale=0.5)
@@ -136,9 +140,14 @@ def test_attention_is_the_formula(relative: bool) -> None:
     embedding = table[10 : 10 + keys].astype(np.float32)
     positions = KeyPositions(graph.ints(*range(10, 10 + keys)), graph.constant(embedding, np.float32), embedding)
     y, next_cache = chunk_attention(
-        graph, graph.input("x", np.float32, (frames, DIM), ""), "a", AttentionSpec(DIM, heads, value_bias=False),
+        graph,
+        graph.input("x", np.float32, (frames, DIM), ""),
+        "a",
+        AttentionSpec(DIM, heads, value_bias=False),
         graph.input("cache", np.float32, cache.shape, ""),
-        graph.constant(np.where(hidden, MASKED, 0)[None, None], np.float32), positions if relative else None)
+        graph.constant(np.where(hidden, MASKED, 0)[None, None], np.float32),
+        positions if relative else None,
+    )
     graph.output("y", y, np.float32, (frames, DIM), "")
     graph.output("next", next_cache, np.float32, (heads, keys, 2 * size), "")
     out = run(load(graph.model("", {})), x=x.astype(np.float32), cache=cache.astype(np.float32))
@@ -149,8 +158,10 @@ def test_attention_is_the_formula(relative: bool) -> None:
     context = np.zeros((frames, DIM))
     for head in range(heads):
         part = slice(head * size, (head + 1) * size)
-        key, value = (np.concatenate([cache[head][:, i * size : (i + 1) * size], linear(n, x)[:, part]])
-                      for i, n in enumerate("kv"))
+        key, value = (
+            np.concatenate([cache[head][:, i * size : (i + 1) * size], linear(n, x)[:, part]])
+            for i, n in enumerate("kv")
+        )
         for t, query in enumerate(linear("q", x)[:, part]):
             if relative:
                 where = linear("pos", table[10 : 10 + keys])[:, part]
@@ -167,8 +178,11 @@ def test_attention_is_the_formula(relative: bool) -> None:
 @pytest.mark.parametrize(("causal", "bias"), [(True, True), (False, True), (True, False)])
 def test_convolution_module_is_the_formula(norm: str, causal: bool, bias: bool) -> None:
     random, kernel, frames = np.random.default_rng(5), 5, 9
-    shapes = {"pointwise_conv1": (2 * DIM, DIM, 1), "depthwise_conv": (DIM, 1, kernel),
-              "pointwise_conv2": (DIM, DIM, 1)}
+    shapes = {
+        "pointwise_conv1": (2 * DIM, DIM, 1),
+        "depthwise_conv": (DIM, 1, kernel),
+        "pointwise_conv2": (DIM, DIM, 1),
+    }
     drawn = {f"c.{k}.weight": random.standard_normal(s) for k, s in shapes.items()}
     drawn |= {f"c.{k}.bias": random.standard_normal(s[0]) for k, s in shapes.items() if bias}
     drawn |= {f"c.norm.{k}": random.uniform(0.5, 2, DIM) for k in ("weight", "bias")}
@@ -195,8 +209,11 @@ def test_convolution_module_is_the_formula(norm: str, causal: bool, bias: bool) 
         gated = np.pad(gated, ((kernel // 2, kernel // 2), (0, 0)))
     h = np.stack([(gated[t : t + kernel] * weights["c.depthwise_conv.weight"][:, 0].T).sum(0) for t in range(frames)])
     h = h + weights.get("c.depthwise_conv.bias", 0)
-    mean, var = (h.mean(-1, keepdims=True), h.var(-1, keepdims=True)) if norm == "layer_norm" else (
-        weights["c.norm.running_mean"], weights["c.norm.running_var"])
+    mean, var = (
+        (h.mean(-1, keepdims=True), h.var(-1, keepdims=True))
+        if norm == "layer_norm"
+        else (weights["c.norm.running_mean"], weights["c.norm.running_var"])
+    )
     h = (h - mean) / np.sqrt(var + 1e-5) * weights["c.norm.weight"] + weights["c.norm.bias"]
     wanted = (h * sigmoid(h)) @ weights["c.pointwise_conv2.weight"][:, :, 0].T
     wanted = wanted + weights.get("c.pointwise_conv2.bias", 0)
@@ -251,12 +268,16 @@ def test_external_data_round_trip(tiny: tuple[Any, onnx.ModelProto, Float32], tm
     stream = Stream(model, config)
     stream.session = load(str(path))
     assert np.array_equal(stream.step(x)["log_probs"], wanted["log_probs"])
-    entries = [{e.key: e.value for e in t.external_data}
-               for t in onnx.load(path, load_external_data=False).graph.initializer if t.external_data]
+    entries = [
+        {e.key: e.value for e in t.external_data}
+        for t in onnx.load(path, load_external_data=False).graph.initializer
+        if t.external_data
+    ]
     assert len(entries) > 20 and all(int(e["offset"]) % 4096 == 0 for e in entries)  # pages, to be mapped
     restored = onnx.load(path)  # reads the external data back
     assert [(t.name, onnx.numpy_helper.to_array(t).tobytes()) for t in restored.graph.initializer] == [
-        (t.name, onnx.numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer]
+        (t.name, onnx.numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer
+    ]
     # Saved again as one file, the old data file goes.
     assert save_graph(model, path) == [path]
     assert [p.name for p in path.parent.iterdir()] == ["encoder.onnx"]
@@ -265,8 +286,9 @@ def test_external_data_round_trip(tiny: tuple[Any, onnx.ModelProto, Float32], tm
 
 
 @pytest.mark.parametrize("external_above", [0, 10**9])
-def test_an_invalid_graph_leaves_the_old_file_alone(tiny: tuple[Any, onnx.ModelProto, Float32], tmp_path: Path,
-                                                    external_above: int) -> None:
+def test_an_invalid_graph_leaves_the_old_file_alone(
+    tiny: tuple[Any, onnx.ModelProto, Float32], tmp_path: Path, external_above: int
+) -> None:
     path = tmp_path / "encoder.onnx"
     save_graph(tiny[1], path)
     before = path.read_bytes()

@@ -51,11 +51,10 @@ OUT = np.zeros((7, 4), np.float32)
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.5])
 def test_scores_by_hand(reverse_weight: float, ctc_weight: float) -> None:
     decoder = TableDecoder()
-    found = attention_rescoring(NBEST, decoder, OUT, sos=SOS, eos=EOS, vocabulary=V, ctc_weight=ctc_weight,
-                                reverse_weight=reverse_weight)
-    expected = {
-        h.tokens: (decoder.expected(h.tokens, reverse_weight), h.score * ctc_weight) for h in NBEST
-    }
+    found = attention_rescoring(
+        NBEST, decoder, OUT, sos=SOS, eos=EOS, vocabulary=V, ctc_weight=ctc_weight, reverse_weight=reverse_weight
+    )
+    expected = {h.tokens: (decoder.expected(h.tokens, reverse_weight), h.score * ctc_weight) for h in NBEST}
     assert {r.hypothesis.tokens for r in found} == set(expected)
     for r in found:
         attention, ctc = expected[r.hypothesis.tokens]
@@ -111,8 +110,14 @@ def test_rescoring_is_wenets(name: str, mode: str) -> None:
     search = CtcPrefixBeamSearch(beam=10, blank=0)
     search.advance(arrays[f"{mode}_ctc_logp"])
     found = attention_rescoring(
-        search.nbest(), recognizer(name).backend.rescore, arrays[f"{mode}_encoder_out"],
-        sos=2, eos=2, vocabulary=31, ctc_weight=0.5, reverse_weight=0.3,
+        search.nbest(),
+        recognizer(name).backend.rescore,
+        arrays[f"{mode}_encoder_out"],
+        sos=2,
+        eos=2,
+        vocabulary=31,
+        ctc_weight=0.5,
+        reverse_weight=0.3,
     )[0]
     assert list(found.hypothesis.tokens) == expected["tokens"]
     assert found.score == pytest.approx(expected["score"], abs=1e-3)

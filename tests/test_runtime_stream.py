@@ -46,8 +46,16 @@ def plain(features: NDArray[np.float32], chunk: int | None, left: int) -> tuple[
         state = steps[-1].state
     search = CtcPrefixBeamSearch(10, 0)
     search.advance(np.concatenate([s.log_probs for s in steps]))
-    best = attention_rescoring(search.nbest(), engine.rescore, np.concatenate([s.encoder_out for s in steps]),
-                               sos=2, eos=2, vocabulary=31, ctc_weight=0.5, reverse_weight=0.3)[0]
+    best = attention_rescoring(
+        search.nbest(),
+        engine.rescore,
+        np.concatenate([s.encoder_out for s in steps]),
+        sos=2,
+        eos=2,
+        vocabulary=31,
+        ctc_weight=0.5,
+        reverse_weight=0.3,
+    )[0]
     return best.hypothesis.tokens, best.score
 
 
@@ -91,8 +99,14 @@ def test_stream_of_a_recording_is_its_parts_put_together(chunk: int | None, left
     assert result.is_final and result.text == recognizer(MODEL).bundle.tokens.text(tokens)
 
 
-@pytest.mark.parametrize("options", [DecodeOptions(endpoint=AFTER_1280_MS), DecodeOptions(full_context=True),
-                                     DecodeOptions(chunk=4, left_chunks=3, endpoint=None, rescoring=False)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodeOptions(endpoint=AFTER_1280_MS),
+        DecodeOptions(full_context=True),
+        DecodeOptions(chunk=4, left_chunks=3, endpoint=None, rescoring=False),
+    ],
+)
 def test_blocks_and_dtypes_do_not_matter(options: DecodeOptions) -> None:
     samples = audio(6.0)
     whole = feed(recognizer(MODEL).stream(options), samples, sizes=(len(samples),))
@@ -268,8 +282,11 @@ def test_positions_never_run_out() -> None:
     stream = dataclasses.replace(loaded.manifest.stream, max_positions=100)
     manifest = dataclasses.replace(loaded.manifest, stream=stream)
     short = Recognizer(dataclasses.replace(loaded.bundle, manifest=manifest), loaded.backend)
-    for options, frames in ((ONE_UTTERANCE, 96), (DecodeOptions(full_context=True), 100),
-                            (DecodeOptions(chunk=7, left_chunks=2, endpoint=None), 98)):
+    for options, frames in (
+        (ONE_UTTERANCE, 96),
+        (DecodeOptions(full_context=True), 100),
+        (DecodeOptions(chunk=7, left_chunks=2, endpoint=None), 98),
+    ):
         results = feed(short.stream(options), audio(20.0))
         lengths = [r.end_ms - r.start_ms for r in results]
         assert lengths[:-1] == [frames * 40.0] * (len(results) - 1) and lengths[-1] <= frames * 40.0

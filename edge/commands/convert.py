@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
 from rich.console import Console
 
 from edge.export.convert import ConvertOptions, convert
-from edge.export.options import ExportOptions
+from edge.export.options import ExportError, ExportOptions
+from edge.runtime.errors import EdgeError
 
 SAMPLES = Path("models/reference/samples")
 
 
 def run(checkpoint: Path, out: Path, storage: str, name: str, audio: Path | None, force: bool) -> None:
     """Convert, saying what happens; raises EdgeError."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # paths may hold [brackets] and :colons:
     if audio is None:
         audio = next(iter(sorted(SAMPLES.glob("*.flac"))), None)
     options = ConvertOptions(
@@ -25,8 +27,11 @@ def run(checkpoint: Path, out: Path, storage: str, name: str, audio: Path | None
         audio=audio,
     )
     began = time.perf_counter()
-    bundle = convert(checkpoint, out, options, report=lambda line: console.print(line, soft_wrap=True))
+    try:
+        bundle = convert(checkpoint, out, options, report=lambda line: console.print(line, soft_wrap=True))
+    except ExportError as error:
+        raise EdgeError(str(error)) from error
     size = sum(p.stat().st_size for p in bundle.directory.iterdir())
     console.print(f"wrote {out} ({size / 1e6:.1f} MB) in {time.perf_counter() - began:.1f} s", soft_wrap=True)
     mode = "" if bundle.manifest.stream.streaming else " --full-context"
-    console.print(f"try it: u2edge transcribe AUDIO --bundle {out}{mode}", soft_wrap=True)
+    console.print(f"try it: u2edge transcribe AUDIO --bundle {shlex.quote(str(out))}{mode}", soft_wrap=True)

@@ -66,8 +66,10 @@ class Printer:
             print(f"{file}: no speech recognised", file=sys.stderr)
         line = f"{file}: {stats.audio_s:.1f} s of audio, RTF {stats.rtf:.3f}"
         if stats.first_partial_audio_ms is not None and stats.first_partial_wall_ms is not None:
-            line += (f", first partial after {stats.first_partial_audio_ms:.0f} ms of audio"
-                     f" ({stats.first_partial_wall_ms:.0f} ms of computing)")
+            line += (
+                f", first partial after {stats.first_partial_audio_ms:.0f} ms of audio"
+                f" ({stats.first_partial_wall_ms:.0f} ms of computing)"
+            )
         line += f", chunk p50 {stats.chunk_percentile(50):.1f} ms, p95 {stats.chunk_percentile(95):.1f} ms"
         print(line, file=sys.stderr, flush=True)
 
@@ -92,8 +94,10 @@ def run(files: list[Path], bundle: Path, decode: DecodeOptions, options: Transcr
     printer = Printer(options)
     if not options.json:
         loaded = (time.perf_counter() - began) * 1000
-        print(f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {recognizer.backend.threads} threads",
-              file=sys.stderr)
+        print(
+            f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {recognizer.backend.threads} threads",
+            file=sys.stderr,
+        )
     failed = 0
     for file in files:
         if len(files) > 1 and not options.json:

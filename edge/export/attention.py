@@ -43,8 +43,9 @@ class KeyPositions:
     table: Float32  # (5000, dim)
 
 
-def chunk_attention(graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, cache: str, bias: str,
-                    positions: KeyPositions | None) -> tuple[str, str]:
+def chunk_attention(
+    graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, cache: str, bias: str, positions: KeyPositions | None
+) -> tuple[str, str]:
     """Self-attention of a chunk over cached and new keys.
 
     Args:
@@ -69,16 +70,20 @@ def chunk_attention(graph: GraphBuilder, x: str, path: str, spec: AttentionSpec,
         scores = graph.node("MatMul", graph.transpose(query, 1, 0, 2), key)
     else:
         content = graph.node("MatMul", _biased(graph, query, f"{path}.pos_bias_u", spec), key)
-        where = graph.node("MatMul", _biased(graph, query, f"{path}.pos_bias_v", spec),
-                           _projected_positions(graph, path, spec, positions))
+        where = graph.node(
+            "MatMul",
+            _biased(graph, query, f"{path}.pos_bias_v", spec),
+            _projected_positions(graph, path, spec, positions),
+        )
         scores = graph.node("Add", content, where)
     context = _attend(graph, scores, value, bias)
     context = graph.reshape(graph.transpose(context, 1, 0, 2), 0, spec.dim)
     return _project(graph, context, path, "out", spec), next_cache
 
 
-def causal_attention(graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, batch: str, length: str,
-                     bias: str) -> str:
+def causal_attention(
+    graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, batch: str, length: str, bias: str
+) -> str:
     """The decoder's self-attention.
 
     Args:
@@ -89,8 +94,9 @@ def causal_attention(graph: GraphBuilder, x: str, path: str, spec: AttentionSpec
     Returns:
         ``(batch * length, dim)``.
     """
-    query, key, value = (graph.reshape(_project(graph, x, path, name, spec), batch, length, spec.heads, spec.head_dim)
-                         for name in "qkv")
+    query, key, value = (
+        graph.reshape(_project(graph, x, path, name, spec), batch, length, spec.heads, spec.head_dim) for name in "qkv"
+    )
     query = graph.transpose(graph.node("Mul", query, graph.scalar(spec.scale)), 0, 2, 1, 3)
     scores = graph.node("MatMul", query, graph.transpose(key, 0, 2, 3, 1))
     context = _attend(graph, scores, graph.transpose(value, 0, 2, 1, 3), bias)
@@ -113,8 +119,9 @@ def cross_attention(graph: GraphBuilder, x: str, path: str, spec: AttentionSpec,
     """
     query = graph.node("Mul", _project(graph, x, path, "q", spec), graph.scalar(spec.scale))
     query = graph.reshape(query, 0, spec.heads, spec.head_dim)
-    key, value = (graph.reshape(_project(graph, memory, path, name, spec), 0, spec.heads, spec.head_dim)
-                  for name in "kv")
+    key, value = (
+        graph.reshape(_project(graph, memory, path, name, spec), 0, spec.heads, spec.head_dim) for name in "kv"
+    )
     scores = graph.node("MatMul", graph.transpose(query, 1, 0, 2), graph.transpose(key, 1, 2, 0))
     context = _attend(graph, scores, graph.transpose(value, 1, 0, 2), None)
     context = graph.reshape(graph.transpose(context, 1, 0, 2), 0, spec.dim)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,19 @@ from numpy.typing import NDArray
 
 from edge.export.decoder import decoder_graph
 from edge.export.encoder import encoder_graph, moe_layers
-from edge.export.options import ExportError, ExportOptions
+from edge.export.graph import stored_as_half
+from edge.export.options import DEFAULT_OPTIONS, ExportError, ExportOptions
 from edge.export.save import save_graph
 from edge.model.checkpoint import Experiment, load_experiment
 from edge.model.config import ModelConfig
 from edge.model.embedding import MAX_POSITIONS
+from edge.model.train_yaml import ConfigError
 from edge.model.u2pp import U2pp
-from edge.runtime.audio import Resampler, load_audio, to_mono_float
+from edge.runtime.audio import Resampler, read_blocks, to_mono_float
 from edge.runtime.backend import Backend, initial_state
 from edge.runtime.bundle import TOKENS, Bundle, write_bundle
 from edge.runtime.chunker import FrameChunker
+from edge.runtime.errors import AudioError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import (
     CacheShape,
@@ -49,20 +53,24 @@ TOLERANCE = 1e-3
 """Largest accepted difference of log-probabilities (natural log) between torch and ONNX Runtime, both fp32.
 Typical differences are 1e-5; a wrong graph differs by 1e-1 and more."""
 
+_PARITY_S = 20.0  # seconds of audio compared at most
+_PARITY_FRAMES = 600  # feature frames compared at least: a few chunks of 16, whatever the subsampling
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """What ``u2edge convert`` may choose."""
 
-    export: ExportOptions = ExportOptions()
+    export: ExportOptions = DEFAULT_OPTIONS
     name: str = ""  # default: the experiment folder's name
     overwrite: bool = False
     audio: Path | None = None  # speech for the parity check; default: coloured noise
     tolerance: float = TOLERANCE
 
 
-def convert(checkpoint: Path, out: Path, options: ConvertOptions = ConvertOptions(),
-            report: Report = lambda line: None) -> Bundle:
+def convert(
+    checkpoint: Path, out: Path, options: ConvertOptions = ConvertOptions(), report: Report = lambda line: None
+) -> Bundle:
     """Convert a WeNet experiment directory (or its final.pt) into the bundle directory ``out``.
 
     Args:
@@ -77,6 +85,7 @@ def convert(checkpoint: Path, out: Path, options: ConvertOptions = ConvertOption
     """
     experiment = load_experiment(checkpoint)
     config = experiment.config
+    features = _features(options.audio, config.features)  # before the graphs: this may fail, and they take long
     report(f"{experiment.path}: {experiment.parameters() / 1e6:.1f} M parameters, {describe(config)}")
     if reason := config.encoder.why_not_streaming():
         report(f"full context only: {reason}")
@@ -95,13 +104,14 @@ def convert(checkpoint: Path, out: Path, options: ConvertOptions = ConvertOption
         report("comparing the graphs with torch")
         tokens = SymbolTable.parse(units.encode(), TOKENS)
         backend = OnnxBackend.load(Bundle(folder, manifest, tokens))
-        features = _features(options.audio, config.features)
         parity = measure_parity(experiment.build(), backend, manifest, features)
         report("largest differences: " + ", ".join(f"{k} {v:.1e}" for k, v in parity.items()))
-        worst = max(parity, key=lambda k: parity[k])
-        if not parity[worst] <= options.tolerance:
-            raise ExportError(f"{worst}: ONNX Runtime differs from torch by {parity[worst]:.2e}, expected at most "
-                              f"{options.tolerance:.0e}; nothing was written; report it with the train.yaml")
+        worst = max(parity, key=lambda k: math.inf if math.isnan(parity[k]) else parity[k])
+        if not parity[worst] <= options.tolerance:  # also when it is NaN
+            raise ExportError(
+                f"{worst}: ONNX Runtime differs from torch by {parity[worst]:.2e}, expected at most "
+                f"{options.tolerance:.0e}; nothing was written; report it with the train.yaml"
+            )
         return dataclasses.replace(manifest, parity=parity)
 
     return write_bundle(out, build, overwrite=options.overwrite)
@@ -112,11 +122,15 @@ def describe(config: ModelConfig) -> str:
     e, d = config.encoder, config.decoder
     experts = f"{e.n_expert} experts, {e.n_expert_activated} active" if e.mlp_type == "moe" else "dense"
     decoders = f"{d.num_blocks}+{d.r_num_blocks}" if d.bidirectional else f"{d.num_blocks}"
-    return (f"{e.kind} {e.num_blocks} x {e.output_size} ({experts}), {e.input_layer}, "
-            f"{d.kind} decoder of {decoders} layers, {config.vocab_size} tokens")
+    return (
+        f"{e.kind} {e.num_blocks} x {e.output_size} ({experts}), {e.input_layer}, "
+        f"{d.kind} decoder of {decoders} layers, {config.vocab_size} tokens"
+    )
 
 
-def measure_parity(model: U2pp, backend: Backend, manifest: Manifest, features: NDArray[np.float32]) -> dict[str, float]:
+def measure_parity(
+    model: U2pp, backend: Backend, manifest: Manifest, features: NDArray[np.float32]
+) -> dict[str, float]:
     """Largest absolute difference of log-probabilities between torch and the graphs, per mode.
 
     Args:
@@ -136,9 +150,7 @@ def measure_parity(model: U2pp, backend: Backend, manifest: Manifest, features: 
             result["full"] = _difference(model.ctc(memory)[0], step.log_probs)
         for chunk, left in ((16, -1), (8, 2)) if stream.streaming else ():
             expected = model.ctc(model.encoder.forward_chunk_by_chunk(feats, chunk, left))[0]
-            result[f"chunk_{chunk}_{left}"] = _difference(
-                expected, _stream(backend, manifest, features, chunk, left)
-            )
+            result[f"chunk_{chunk}_{left}"] = _difference(expected, _stream(backend, manifest, features, chunk, left))
         # Hypotheses of different lengths; the tokens need not make sense.
         rng = np.random.default_rng(0)
         lens = np.array([9, 5, 1], np.int64)
@@ -156,8 +168,9 @@ def measure_parity(model: U2pp, backend: Backend, manifest: Manifest, features: 
     return result
 
 
-def _stream(backend: Backend, manifest: Manifest, features: NDArray[np.float32], chunk: int, left: int
-            ) -> NDArray[np.float32]:
+def _stream(
+    backend: Backend, manifest: Manifest, features: NDArray[np.float32], chunk: int, left: int
+) -> NDArray[np.float32]:
     """log_probs (frames, vocab) of the whole input, one chunk at a time."""
     state = initial_state(manifest.caches, left * chunk if left >= 0 else -1)
     chunker = FrameChunker(manifest.stream, chunk, manifest.features.num_mel_bins)
@@ -175,23 +188,29 @@ def _difference(want: torch.Tensor, have: NDArray[np.float32]) -> float:
 
 
 def _features(audio: Path | None, options: FeatureOptions) -> NDArray[np.float32]:
-    """(frames, mel) of ``audio``, at most 20 s, or of coloured noise when there is none."""
-    fbank = StreamingFbank(options)
+    """(frames, mel) of ``audio``, at most 20 s, or of coloured noise when there is none; never less than 600 frames."""
+    try:
+        fbank = StreamingFbank(options)
+    except ValueError as error:  # from kaldi-native-fbank: settings that do not go together
+        raise ConfigError(f"train.yaml: dataset_conf.fbank_conf: {error} (found {options})") from None
+    least = int((options.frame_length_ms + _PARITY_FRAMES * options.frame_shift_ms) / 1000.0 * options.sample_rate)
     if audio is None:
         rng = np.random.default_rng(0)
-        noise = np.cumsum(rng.normal(0, 0.02, 6 * options.sample_rate))
+        noise = np.cumsum(rng.normal(0, 0.02, least))
         steady = noise - np.convolve(noise, np.ones(201) / 201, mode="same")
         bursts = np.abs(np.sin(np.arange(len(steady)) / options.sample_rate * 6.0))  # syllable-like loudness
         return fbank.accept((0.2 * steady * bursts / np.abs(steady).max()).astype(np.float32))
-    samples, rate = load_audio(audio)
-    mono = to_mono_float(samples[: 20 * rate])
+    samples, rate = next(read_blocks(audio, _PARITY_S))
     resampler = Resampler(rate, options.sample_rate)
-    return fbank.accept(np.concatenate([resampler.accept(mono), resampler.finish()]))
+    speech = np.concatenate([resampler.accept(to_mono_float(samples)), resampler.finish()])
+    if not len(speech):
+        raise AudioError(f"{audio}: expected speech for the parity check, found {len(samples)} samples at {rate} Hz")
+    return fbank.accept(np.tile(speech, math.ceil(least / len(speech))))  # a short recording is repeated
 
 
 def _halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights rounded as fp16 storage rounds them, so that torch and the graphs hold the same numbers."""
-    return {k: v.half().float() if v.ndim > 1 else v for k, v in weights.items()}
+    return {k: v.half().float() if stored_as_half(k, v.numpy()) else v for k, v in weights.items()}
 
 
 def _version(package: str) -> str:

@@ -24,8 +24,9 @@ class ConvolutionSpec:
     eps: float
 
 
-def convolution(graph: GraphBuilder, x: str, path: str, spec: ConvolutionSpec,
-                cache: str | None) -> tuple[str, str | None]:
+def convolution(
+    graph: GraphBuilder, x: str, path: str, spec: ConvolutionSpec, cache: str | None
+) -> tuple[str, str | None]:
     """Pointwise, gated linear unit, depthwise, norm, activation, pointwise.
 
     Args:
@@ -74,7 +75,8 @@ def _depthwise(graph: GraphBuilder, x: str, name: str, spec: ConvolutionSpec, pa
 
 def _batch_norm(graph: GraphBuilder, path: str, spec: ConvolutionSpec) -> tuple[Float32, Float32]:
     """Batch norm at inference as ``x * scale + shift``, each ``(dim,)``."""
-    weight, bias, mean, var = (graph.array(f"{path}.{name}", spec.dim)
-                               for name in ("weight", "bias", "running_mean", "running_var"))
+    weight, bias, mean, var = (
+        graph.array(f"{path}.{name}", spec.dim) for name in ("weight", "bias", "running_mean", "running_var")
+    )
     scale = weight / np.sqrt(var + np.float32(spec.eps))
     return scale, bias - mean * scale

@@ -26,8 +26,9 @@ _DOC = """Attention rescoring of a U2++ model: N hypotheses of U tokens against 
 A hypothesis starts with sos and is padded with eos; hyps_lens counts sos. Its reverse is built inside."""
 
 
-def decoder_graph(config: ModelConfig, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS,
-                  scheme: LinearScheme | None = None) -> onnx.ModelProto:
+def decoder_graph(
+    config: ModelConfig, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS, scheme: LinearScheme | None = None
+) -> onnx.ModelProto:
     """Write ``decoder.onnx``.
 
     Inputs: ``hyps (N, U)`` int64, sos first, padded with eos; ``hyps_lens (N,)`` int64, at least 1,
@@ -99,8 +100,9 @@ def _direction(graph: GraphBuilder, path: str, blocks: int, config: ModelConfig,
     decoder, dim, vocab = config.decoder, config.encoder.output_size, config.vocab_size
     table = graph.constant(position_table(graph, f"{path}.embed.1.pe", dim), np.float32)
     x = graph.node("Gather", graph.weight(f"{path}.embed.0.weight", vocab, dim), hyps, axis=0)
-    x = graph.node("Add", graph.node("Mul", x, graph.scalar(math.sqrt(dim))),
-                   graph.node("Gather", table, tokens.positions, axis=0))
+    x = graph.node(
+        "Add", graph.node("Mul", x, graph.scalar(math.sqrt(dim))), graph.node("Gather", table, tokens.positions, axis=0)
+    )
     x = graph.reshape(x, -1, dim)
     for block in range(blocks):
         x = _block(graph, x, f"{path}.decoders.{block}", decoder, dim, tokens)
@@ -117,15 +119,27 @@ def _block(graph: GraphBuilder, x: str, path: str, config: DecoderConfig, dim: i
     norm = ResidualNorm(path, dim, config.norm_eps, config.normalize_before)
     own = AttentionSpec(dim, config.attention_heads, config.query_bias, config.key_bias, config.value_bias)
     # WeNet's BiTransformerDecoder does not pass the src_*_bias settings on: always with bias.
-    source = AttentionSpec(dim, config.attention_heads) if config.bidirectional else AttentionSpec(
-        dim, config.attention_heads, config.src_query_bias, config.src_key_bias, config.src_value_bias)
-    y = causal_attention(graph, norm.before(graph, x, "norm1"), f"{path}.self_attn", own, tokens.batch, tokens.length,
-                         tokens.bias)
+    source = (
+        AttentionSpec(dim, config.attention_heads)
+        if config.bidirectional
+        else AttentionSpec(
+            dim, config.attention_heads, config.src_query_bias, config.src_key_bias, config.src_value_bias
+        )
+    )
+    y = causal_attention(
+        graph, norm.before(graph, x, "norm1"), f"{path}.self_attn", own, tokens.batch, tokens.length, tokens.bias
+    )
     x = norm.after(graph, x, y, "norm1")
     y = cross_attention(graph, norm.before(graph, x, "norm2"), f"{path}.src_attn", source, tokens.memory)
     x = norm.after(graph, x, y, "norm2")
     moe = config.mlp_type == "moe"
-    layer = FeedForwardSpec(dim, config.linear_units, config.activation_type, config.mlp_bias,
-                            config.n_expert if moe else 0, config.n_expert_activated if moe else 0)
+    layer = FeedForwardSpec(
+        dim,
+        config.linear_units,
+        config.activation_type,
+        config.mlp_bias,
+        config.n_expert if moe else 0,
+        config.n_expert_activated if moe else 0,
+    )
     y, _ = feed_forward(graph, norm.before(graph, x, "norm3"), f"{path}.feed_forward", layer)
     return norm.after(graph, x, y, "norm3")

@@ -36,8 +36,9 @@ def moe_layers(config: EncoderConfig) -> list[str]:
     return [f"encoder.encoders.{block}.{name}" for block in range(config.num_blocks) for name in names]
 
 
-def encoder_graph(config: ModelConfig, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS,
-                  scheme: LinearScheme | None = None) -> onnx.ModelProto:
+def encoder_graph(
+    config: ModelConfig, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS, scheme: LinearScheme | None = None
+) -> onnx.ModelProto:
     """Write ``encoder.onnx``.
 
     Inputs: ``chunk (1, T, mel)`` float32 filter bank before CMVN, ``offset ()`` int64 encoder frames
@@ -90,13 +91,28 @@ def encoder_graph(config: ModelConfig, weights: Weights, options: ExportOptions 
 
     graph.output("log_probs", graph.unsqueeze(log_probs, 0), np.float32, (1, "frames", config.vocab_size), "of CTC")
     graph.output("encoder_out", graph.unsqueeze(x, 0), np.float32, (1, "frames", dim), "for rescoring")
-    graph.output("next_att_cache", graph.stack([block.att_cache for block in outputs]), np.float32,
-                 (*att_shape[:2], "keys", att_shape[3]), "cached and new keys and values, untrimmed")
-    graph.output("next_cnn_cache", graph.unsqueeze(graph.transpose(next_cnn, 0, 2, 1), 1) if context else cnn_cache,
-                 np.float32, cnn_shape, "latest inputs of each convolution")
+    graph.output(
+        "next_att_cache",
+        graph.stack([block.att_cache for block in outputs]),
+        np.float32,
+        (*att_shape[:2], "keys", att_shape[3]),
+        "cached and new keys and values, untrimmed",
+    )
+    graph.output(
+        "next_cnn_cache",
+        graph.unsqueeze(graph.transpose(next_cnn, 0, 2, 1), 1) if context else cnn_cache,
+        np.float32,
+        cnn_shape,
+        "latest inputs of each convolution",
+    )
     if counts:
-        graph.output("expert_counts", graph.stack(counts), np.int64, (len(counts), encoder.n_expert),
-                     "frames routed to each expert of: " + ", ".join(moe_layers(encoder)))
+        graph.output(
+            "expert_counts",
+            graph.stack(counts),
+            np.int64,
+            (len(counts), encoder.n_expert),
+            "frames routed to each expert of: " + ", ".join(moe_layers(encoder)),
+        )
     graph.check_all_used("encoder.", "ctc.")
     return graph.model(_DOC, {"u2edge.graph": "encoder", "u2edge.options": json.dumps(dataclasses.asdict(options))})
 
@@ -107,8 +123,9 @@ def _normalize(graph: GraphBuilder, x: str, bins: int) -> str:
     return graph.node("Mul", graph.node("Sub", x, mean), graph.weight("encoder.global_cmvn.istd", bins))
 
 
-def _embed(graph: GraphBuilder, x: str, config: EncoderConfig, offset: str,
-           att_cache: str) -> tuple[str, KeyPositions | None]:
+def _embed(
+    graph: GraphBuilder, x: str, config: EncoderConfig, offset: str, att_cache: str
+) -> tuple[str, KeyPositions | None]:
     """Scale ``x (C, dim)``, add absolute positions; also the positions of the keys for relative attention.
 
     WeNet combines each kind of position with each kind of attention: relative attention reads the

@@ -53,15 +53,23 @@ def encoder_block(graph: GraphBuilder, x: str, config: EncoderConfig, index: int
     if config.macaron_style:
         x = forward(x, "feed_forward_macaron", "norm_ff_macaron")
     cache = graph.node("Gather", inputs.att_cache, graph.scalar(index), axis=0)
-    y, att_cache = chunk_attention(graph, norm.before(graph, x, attention_norm), f"{path}.self_attn",
-                                   _attention(config), cache, inputs.bias, inputs.positions)
+    y, att_cache = chunk_attention(
+        graph,
+        norm.before(graph, x, attention_norm),
+        f"{path}.self_attn",
+        _attention(config),
+        cache,
+        inputs.bias,
+        inputs.positions,
+    )
     x = norm.after(graph, x, y, attention_norm)
     cnn_cache = None
     if config.use_cnn_module:
         if inputs.cnn_cache is not None:
             cnn_cache = graph.node("Gather", inputs.cnn_cache, graph.scalar(index), axis=0)
-        y, cnn_cache = convolution(graph, norm.before(graph, x, "norm_conv"), f"{path}.conv_module",
-                                   _convolution(config), cnn_cache)
+        y, cnn_cache = convolution(
+            graph, norm.before(graph, x, "norm_conv"), f"{path}.conv_module", _convolution(config), cnn_cache
+        )
         x = norm.after(graph, x, y, "norm_conv")
     x = forward(x, "feed_forward", feed_forward_norm)
     if config.use_cnn_module:
@@ -70,16 +78,30 @@ def encoder_block(graph: GraphBuilder, x: str, config: EncoderConfig, index: int
 
 
 def _attention(config: EncoderConfig) -> AttentionSpec:
-    return AttentionSpec(config.output_size, config.attention_heads, config.query_bias, config.key_bias,
-                         config.value_bias)
+    return AttentionSpec(
+        config.output_size, config.attention_heads, config.query_bias, config.key_bias, config.value_bias
+    )
 
 
 def _feed_forward(config: EncoderConfig) -> FeedForwardSpec:
     moe = config.mlp_type == "moe"
-    return FeedForwardSpec(config.output_size, config.linear_units, config.activation_type, config.mlp_bias,
-                           config.n_expert if moe else 0, config.n_expert_activated if moe else 0)
+    return FeedForwardSpec(
+        config.output_size,
+        config.linear_units,
+        config.activation_type,
+        config.mlp_bias,
+        config.n_expert if moe else 0,
+        config.n_expert_activated if moe else 0,
+    )
 
 
 def _convolution(config: EncoderConfig) -> ConvolutionSpec:
-    return ConvolutionSpec(config.output_size, config.cnn_module_kernel, config.conv_context, config.conv_bias,
-                           config.activation_type, config.cnn_module_norm, config.conv_norm_eps)
+    return ConvolutionSpec(
+        config.output_size,
+        config.cnn_module_kernel,
+        config.conv_context,
+        config.conv_bias,
+        config.activation_type,
+        config.cnn_module_norm,
+        config.conv_norm_eps,
+    )

@@ -27,8 +27,9 @@ class FeedForwardSpec:
     active: int = 0
 
 
-def feed_forward(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec,
-                 scale: float = 1.0) -> tuple[str, str | None]:
+def feed_forward(
+    graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, scale: float = 1.0
+) -> tuple[str, str | None]:
     """``scale`` times the feed-forward layer at ``path``.
 
     Args:
@@ -60,8 +61,9 @@ def _mixture(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, scal
     return _sorted(graph, x, path, spec, flat, counts, weights, scale), counts
 
 
-def _sorted(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, flat: str, counts: str, weights: str,
-            scale: float) -> str:
+def _sorted(
+    graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, flat: str, counts: str, weights: str, scale: float
+) -> str:
     """Each expert on its own rows: copies of the rows are sorted by expert, cut by ``counts``, and put back.
 
     ``flat (rows * k,)`` holds the chosen experts. A sort is a TopK of everything, smallest first;
@@ -80,14 +82,16 @@ def _sorted(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, flat:
     return graph.squeeze(graph.node("MatMul", graph.unsqueeze(weights, 1), outputs), 1)
 
 
-def _dense(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, logits: str, chosen: str,
-           weights: str) -> str:
+def _dense(
+    graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, logits: str, chosen: str, weights: str
+) -> str:
     """Every expert on every row, weighted by ``(rows, experts)`` with zeros for the unselected ones."""
     zeros = graph.node("ConstantOfShape", graph.node("Shape", logits))
     table = graph.node("ScatterElements", zeros, chosen, weights, axis=1)
     columns = graph.split(table, (1,) * spec.experts, axis=1)
-    outputs = [graph.node("Mul", _expert(graph, x, f"{path}.experts.{i}", spec), column)
-               for i, column in enumerate(columns)]
+    outputs = [
+        graph.node("Mul", _expert(graph, x, f"{path}.experts.{i}", spec), column) for i, column in enumerate(columns)
+    ]
     return graph.node("Sum", *outputs)
 
 

@@ -52,8 +52,9 @@ class GraphBuilder:
         scheme: expands linear layers; float32 when None.
     """
 
-    def __init__(self, name: str, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS,
-                 scheme: LinearScheme | None = None) -> None:
+    def __init__(
+        self, name: str, weights: Weights, options: ExportOptions = DEFAULT_OPTIONS, scheme: LinearScheme | None = None
+    ) -> None:
         self.options = options
         self._name = name
         self._weights = weights
@@ -86,8 +87,9 @@ class GraphBuilder:
         """Add a node with one output and return the name of that output."""
         return self.nodes(op, 1, *inputs, domain=None, **attributes)[0]
 
-    def nodes(self, op: str, outputs: int, *inputs: str, domain: str | None = None,
-              **attributes: Attribute) -> list[str]:
+    def nodes(
+        self, op: str, outputs: int, *inputs: str, domain: str | None = None, **attributes: Attribute
+    ) -> list[str]:
         """Add a node with ``outputs`` outputs and return their names.
 
         ``domain`` is for ONNX Runtime's own operators (``com.microsoft``), version 1.
@@ -144,15 +146,21 @@ class GraphBuilder:
             ExportError: the weight is missing, of another shape or type, or holds NaN or infinity.
         """
         if name not in self._weights:
-            raise ExportError(f"weights: expected {name!r} of shape {shape}, found none; "
-                              "use the train.yaml and final.pt of the same experiment")
+            raise ExportError(
+                f"weights: expected {name!r} of shape {shape}, found none; "
+                "use the train.yaml and final.pt of the same experiment"
+            )
         array = np.asarray(self._weights[name])
         if array.shape != shape or array.dtype.kind != "f":
-            raise ExportError(f"weights: {name}: expected float32 of shape {shape}, found {array.dtype} of shape "
-                              f"{array.shape}; use the train.yaml and final.pt of the same experiment")
+            raise ExportError(
+                f"weights: {name}: expected float32 of shape {shape}, found {array.dtype} of shape "
+                f"{array.shape}; use the train.yaml and final.pt of the same experiment"
+            )
         if not np.isfinite(array).all():
-            raise ExportError(f"weights: {name}: expected finite values, found NaN or infinity; "
-                              "the checkpoint is damaged or its training diverged, use an earlier one")
+            raise ExportError(
+                f"weights: {name}: expected finite values, found NaN or infinity; "
+                "the checkpoint is damaged or its training diverged, use an earlier one"
+            )
         self._used.add(name)
         return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -198,11 +206,18 @@ class GraphBuilder:
         Raises:
             ExportError: some were not, so the configuration describes another model.
         """
-        left = [name for name in self._weights if name.startswith(prefixes) and name not in self._used
-                and not name.endswith(("num_batches_tracked", ".pe"))]
+        left = [
+            name
+            for name in self._weights
+            if name.startswith(prefixes)
+            and name not in self._used
+            and not name.endswith(("num_batches_tracked", ".pe"))
+        ]
         if left:
-            raise ExportError(f"weights: {len(left)} entries do not belong to the configured model, first {left[0]!r}; "
-                              "use the train.yaml and final.pt of the same experiment")
+            raise ExportError(
+                f"weights: {len(left)} entries do not belong to the configured model, first {left[0]!r}; "
+                "use the train.yaml and final.pt of the same experiment"
+            )
 
     # Shapes
 

@@ -20,8 +20,14 @@ every key masked stays finite."""
 
 def layer_norm(graph: GraphBuilder, x: str, path: str, dim: int, eps: float) -> str:
     """Layer normalization over the last axis of ``x (rows, dim)``."""
-    return graph.node("LayerNormalization", x, graph.weight(f"{path}.weight", dim),
-                      graph.weight(f"{path}.bias", dim), axis=-1, epsilon=eps)
+    return graph.node(
+        "LayerNormalization",
+        x,
+        graph.weight(f"{path}.weight", dim),
+        graph.weight(f"{path}.bias", dim),
+        axis=-1,
+        epsilon=eps,
+    )
 
 
 def activation(graph: GraphBuilder, x: str, kind: str) -> str:

@@ -71,6 +71,11 @@ class FloatScheme:
         return graph.node("Gemm", *inputs, transB=1)
 
     def conv2d(self, graph: GraphBuilder, x: str, path: str, weight: Float32, bias: Float32, stride: int) -> str:
-        return graph.node("Conv", x, graph.initializer(f"{path}.weight", weight),
-                          graph.initializer(f"{path}.bias", bias),
-                          kernel_shape=weight.shape[2:], strides=(stride, stride))
+        return graph.node(
+            "Conv",
+            x,
+            graph.initializer(f"{path}.weight", weight),
+            graph.initializer(f"{path}.bias", bias),
+            kernel_shape=weight.shape[2:],
+            strides=(stride, stride),
+        )

@@ -43,8 +43,9 @@ class ExportOptions:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value not in _CHOICES[field.name]:
-                raise ExportError(f"ExportOptions.{field.name}: expected one of {', '.join(_CHOICES[field.name])}, "
-                                  f"found {value!r}")
+                raise ExportError(
+                    f"ExportOptions.{field.name}: expected one of {', '.join(_CHOICES[field.name])}, found {value!r}"
+                )
 
 
 DEFAULT_OPTIONS = ExportOptions()

@@ -46,8 +46,10 @@ def save_graph(model: onnx.ModelProto, path: Path, external_above: int = EXTERNA
         try:
             onnx.checker.check_model(str(written))
         except onnx.checker.ValidationError as error:
-            raise ExportError(f"{path.name}: not a valid ONNX graph: {error}; this is a fault of the exporter, "
-                              "report it with the train.yaml") from error
+            raise ExportError(
+                f"{path.name}: not a valid ONNX graph: {error}; this is a fault of the exporter, "
+                "report it with the train.yaml"
+            ) from error
         if size <= external_above:
             written.replace(path)
             data.unlink(missing_ok=True)

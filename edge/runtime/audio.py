@@ -90,8 +90,11 @@ def check_sample_rate(sample_rate: float, where: str = "sample_rate") -> int:
     """``sample_rate`` in Hz as an int; raises AudioError outside 4 to 384 kHz."""
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float, np.integer, np.floating)):
         raise AudioError(f"{where}: expected a sample rate in Hz, found {sample_rate!r}")
-    if not (math.isfinite(sample_rate) and MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE
-            and sample_rate == int(sample_rate)):
+    if not (
+        math.isfinite(sample_rate)
+        and MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE
+        and sample_rate == int(sample_rate)
+    ):
         raise AudioError(
             f"{where}: expected a sample rate of {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, found {sample_rate!r} Hz; "
             "the header may be damaged"

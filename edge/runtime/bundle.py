@@ -52,8 +52,9 @@ class Bundle:
         directory = Path(directory)
         if not directory.is_dir():
             found = "a file" if directory.exists() else "nothing"
-            raise BundleError(f"{directory}: expected a bundle directory, found {found}; make one: "
-                              "u2edge convert CKPT -o BUNDLE")
+            raise BundleError(
+                f"{directory}: expected a bundle directory, found {found}; make one: u2edge convert CKPT -o BUNDLE"
+            )
         path = directory / MANIFEST
         if not path.is_file():
             hint = "this is a WeNet experiment; " if (directory / "train.yaml").exists() else ""
@@ -72,15 +73,18 @@ class Bundle:
             for name, expected in manifest.checksums.items():
                 actual = sha256(directory / name)
                 if actual != expected:
-                    raise BundleError(f"{directory / name}: expected SHA-256 {expected}, found {actual}: "
-                                      f"the file was altered or damaged; copy the bundle again, or {_CONVERT}")
+                    raise BundleError(
+                        f"{directory / name}: expected SHA-256 {expected}, found {actual}: "
+                        f"the file was altered or damaged; copy the bundle again, or {_CONVERT}"
+                    )
         try:
             tokens = SymbolTable.parse((directory / TOKENS).read_bytes(), str(directory / TOKENS))
         except TokenError as error:
             raise BundleError(str(error)) from None
         if len(tokens) != manifest.tokens.size:
-            raise BundleError(f"{directory / TOKENS}: expected {manifest.tokens.size} tokens, found {len(tokens)}; "
-                              f"{_CONVERT}")
+            raise BundleError(
+                f"{directory / TOKENS}: expected {manifest.tokens.size} tokens, found {len(tokens)}; {_CONVERT}"
+            )
         return cls(directory, manifest, tokens)
 
 
@@ -152,22 +156,28 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BundleError(f"{path.name}: expected UTF-8 text, found byte {error.start} = "
-                          f"0x{error.object[error.start]:02x}; {_CONVERT}") from None
+        raise BundleError(
+            f"{path.name}: expected UTF-8 text, found byte {error.start} = "
+            f"0x{error.object[error.start]:02x}; {_CONVERT}"
+        ) from None
 
 
 def _check_inside(directory: Path, name: str) -> None:
     """``name`` is a plain relative path, and the file it reaches is inside ``directory``."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name or "\0" in name:
-        raise BundleError(f"{directory / MANIFEST}: expected file names inside the bundle, found {name!r}; "
-                          f"do not use this bundle, {_CONVERT}")
+        raise BundleError(
+            f"{directory / MANIFEST}: expected file names inside the bundle, found {name!r}; "
+            f"do not use this bundle, {_CONVERT}"
+        )
     path = directory / name
     if not path.exists() and not path.is_symlink():
         raise BundleError(f"{path}: expected by {MANIFEST}, found nothing; copy the bundle again, or {_CONVERT}")
     if not path.resolve().is_relative_to(directory.resolve()):
-        raise BundleError(f"{path}: expected a file inside the bundle, found a link to {path.resolve()}; "
-                          "copy the bundle with its links followed: cp -rL")
+        raise BundleError(
+            f"{path}: expected a file inside the bundle, found a link to {path.resolve()}; "
+            "copy the bundle with its links followed: cp -rL"
+        )
     if not path.is_file():
         raise BundleError(f"{path}: expected a file, found a directory or a broken link; {_CONVERT}")
 
@@ -199,8 +209,10 @@ def _sized(directory: Path, graph: GraphInfo) -> GraphInfo:
 def _check_size(directory: Path, graph: GraphInfo) -> None:
     found = _graph_size(directory, graph)
     if graph.bytes and found != graph.bytes:
-        raise BundleError(f"{directory / graph.file}: expected {graph.bytes} bytes with its .data file, found {found}: "
-                          f"the copy is not complete; copy the bundle again, or {_CONVERT}")
+        raise BundleError(
+            f"{directory / graph.file}: expected {graph.bytes} bytes with its .data file, found {found}: "
+            f"the copy is not complete; copy the bundle again, or {_CONVERT}"
+        )
 
 
 def _check_free(directory: Path, overwrite: bool) -> None:
@@ -212,7 +224,8 @@ def _check_free(directory: Path, overwrite: bool) -> None:
     with contextlib.suppress(StopIteration):
         next(directory.iterdir())
         if not (directory / MANIFEST).is_file():
-            raise BundleError(f"{directory}: expected a bundle or nothing, found other files; "
-                              "choose another name with -o")
+            raise BundleError(
+                f"{directory}: expected a bundle or nothing, found other files; choose another name with -o"
+            )
         if not overwrite:
             raise BundleError(f"{directory}: a bundle is already there; choose another name with -o, or --overwrite")

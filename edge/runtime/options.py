@@ -76,19 +76,24 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
     limit = _max_frames(options, manifest, frame_ms)
     if options.full_context:
         if options.chunk is not None or options.chunk_ms is not None or options.left_chunks != -1:
-            raise OptionsError("full_context: expected no chunk, chunk_ms or left_chunks beside it; "
-                               "use one or the other")
+            raise OptionsError(
+                "full_context: expected no chunk, chunk_ms or left_chunks beside it; use one or the other"
+            )
         if stream.static_chunk and stream.streaming:
-            raise OptionsError(f"full_context: this model was trained with chunks of {stream.static_chunk} frames "
-                               f"only; {supported(manifest)}")
+            raise OptionsError(
+                f"full_context: this model was trained with chunks of {stream.static_chunk} frames "
+                f"only; {supported(manifest)}"
+            )
         chunk, left = limit, -1
     else:
         chunk, left = _chunk(options, manifest, frame_ms), options.left_chunks
         if not _is_int(left) or left < -1:
             raise OptionsError(f"left_chunks: expected -1 (all), 0 or more, found {left!r}")
         if chunk > limit:
-            raise OptionsError(f"max_utterance_ms: expected at least one chunk ({chunk * frame_ms:g} ms), "
-                               f"found {options.max_utterance_ms:g}")
+            raise OptionsError(
+                f"max_utterance_ms: expected at least one chunk ({chunk * frame_ms:g} ms), "
+                f"found {options.max_utterance_ms:g}"
+            )
     reverse = options.reverse_weight
     if reverse is None:
         reverse = manifest.rescoring.reverse_weight if manifest.rescoring.bidirectional else 0.0
@@ -125,8 +130,10 @@ def supported(manifest: Manifest) -> str:
         return "supported: full_context"
     if stream.static_chunk:
         return f"supported: chunk {stream.static_chunk} ({stream.static_chunk * frame_ms:g} ms)"
-    return (f"supported: chunk 1..{stream.max_positions} (multiples of {frame_ms:g} ms; trained with up to "
-            f"{stream.max_chunk} = {stream.max_chunk * frame_ms:g} ms), left_chunks -1, 0 or more, full_context")
+    return (
+        f"supported: chunk 1..{stream.max_positions} (multiples of {frame_ms:g} ms; trained with up to "
+        f"{stream.max_chunk} = {stream.max_chunk * frame_ms:g} ms), left_chunks -1, 0 or more, full_context"
+    )
 
 
 def _chunk(options: DecodeOptions, manifest: Manifest, frame_ms: float) -> int:
@@ -135,19 +142,23 @@ def _chunk(options: DecodeOptions, manifest: Manifest, frame_ms: float) -> int:
         why = stream.why_not_streaming or "the manifest gives no reason"
         raise OptionsError(f"this model cannot stream: {why}; use full_context (--full-context), {supported(manifest)}")
     if options.chunk is not None and options.chunk_ms is not None:
-        raise OptionsError(f"expected chunk or chunk_ms, found both: {options.chunk!r} frames and "
-                           f"{options.chunk_ms!r} ms")
+        raise OptionsError(
+            f"expected chunk or chunk_ms, found both: {options.chunk!r} frames and {options.chunk_ms!r} ms"
+        )
     chunk = options.chunk
     if options.chunk_ms is not None:
         if not _is_number(options.chunk_ms) or options.chunk_ms <= 0:
-            raise OptionsError(f"chunk_ms: expected a positive number, found {options.chunk_ms!r}; "
-                               f"{supported(manifest)}")
+            raise OptionsError(
+                f"chunk_ms: expected a positive number, found {options.chunk_ms!r}; {supported(manifest)}"
+            )
         chunk = round(options.chunk_ms / frame_ms)
         if chunk < 1 or not math.isclose(chunk * frame_ms, options.chunk_ms, abs_tol=1e-6):
             near = sorted({max(1, math.floor(options.chunk_ms / frame_ms)), math.ceil(options.chunk_ms / frame_ms)})
             choices = " or ".join(f"{frames * frame_ms:g}" for frames in near)
-            raise OptionsError(f"chunk_ms: expected a multiple of {frame_ms:g} ms, found {options.chunk_ms:g}; "
-                               f"nearest: {choices}; {supported(manifest)}")
+            raise OptionsError(
+                f"chunk_ms: expected a multiple of {frame_ms:g} ms, found {options.chunk_ms:g}; "
+                f"nearest: {choices}; {supported(manifest)}"
+            )
     if chunk is None:
         chunk = stream.static_chunk or min(DEFAULT_CHUNK, stream.max_chunk, stream.max_positions)
     if not _is_int(chunk) or not 1 <= chunk <= stream.max_positions or chunk != (stream.static_chunk or chunk):

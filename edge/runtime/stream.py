@@ -68,8 +68,10 @@ class Stream:
             raise StreamError("expected no audio after finish(); start a new one: recognizer.stream()")
         rate = check_sample_rate(sample_rate)
         if self._sample_rate is not None and rate != self._sample_rate:
-            raise StreamError(f"expected {self._sample_rate} Hz as before in this stream, found {rate} Hz; "
-                              "resample the audio, or finish() and start a new stream")
+            raise StreamError(
+                f"expected {self._sample_rate} Hz as before in this stream, found {rate} Hz; "
+                "resample the audio, or finish() and start a new stream"
+            )
         began = time.perf_counter()
         mono = to_mono_float(samples)
         if self._resampler is None:
@@ -200,8 +202,13 @@ class Stream:
         )
         self.stats.rescoring_s += time.perf_counter() - began
         nbest = tuple(
-            Hypothesis(self._tokens.text(r.hypothesis.tokens), r.hypothesis.tokens, r.score, r.hypothesis.score,
-                       r.attention_score)
+            Hypothesis(
+                self._tokens.text(r.hypothesis.tokens),
+                r.hypothesis.tokens,
+                r.score,
+                r.hypothesis.score,
+                r.attention_score,
+            )
             for r in ranked[: self.plan.nbest]
         )
         best = ranked[0]

@@ -24,7 +24,7 @@ class AugmentOptions:
     """Ranges of the random draws; log-power units are nepers of power (1 = 4.3 dB)."""
 
     rate: tuple[float, float] = (0.8, 1.3)  # > 1 is faster speech
-    warp: tuple[float, float] = (0.82, 1.25)  # > 1 is a shorter vocal tract
+    warp: tuple[float, float] = (0.8, 1.3)  # > 1 is a shorter vocal tract
     tilt: float = 2.0  # standard deviation of the response curve, log-power
     gain: tuple[float, float] = (-6.5, 1.5)  # log-power
     low_pass: float = 0.35  # probability of a telephone-like band
@@ -36,8 +36,9 @@ class AugmentOptions:
     mask_frames: int = 12  # at most this many, and at most 8 % of the utterance
 
 
-LIGHT = AugmentOptions(rate=(0.9, 1.15), warp=(0.9, 1.12), tilt=1.0, low_pass=0.2, noise=0.4, snr=(15.0, 40.0),
-                       reverb=0.1, masks=0)
+LIGHT = AugmentOptions(
+    rate=(0.9, 1.15), warp=(0.9, 1.12), tilt=1.0, low_pass=0.2, noise=0.4, snr=(15.0, 40.0), reverb=0.1, masks=0
+)
 
 
 def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,8 +62,11 @@ def change_rate(x: Features, factor: float) -> Features:
 def warp_frequency(x: Features, alpha: float) -> Features:
     """Move content at f Hz to alpha * f, compressing towards 8 kHz above 4800 / max(alpha, 1) Hz."""
     knee = 4800.0 * min(1.0, 1.0 / alpha)
-    target = np.where(CENTRES <= knee * alpha, CENTRES / alpha,
-                      8000.0 - (8000.0 - knee) * (8000.0 - CENTRES) / (8000.0 - knee * alpha))
+    target = np.where(
+        knee * alpha >= CENTRES,
+        CENTRES / alpha,
+        8000.0 - (8000.0 - knee) * (8000.0 - CENTRES) / (8000.0 - knee * alpha),
+    )
     source = np.clip((_mel(target) - _EDGES[1]) / (_EDGES[2] - _EDGES[1]), 0, _BINS - 1)
     low = np.minimum(source.astype(int), _BINS - 2)
     weight = (source - low).astype(np.float32)
@@ -136,6 +140,8 @@ def augment(x: Features, rng: np.random.Generator, options: AugmentOptions, nois
         x = low_pass(x, rng.uniform(2800, 5500), rng.uniform(3, 15))
     x = x + np.float32(rng.uniform(*options.gain))
     if rng.random() < 0.6:  # stored in 16 bits somewhere on its way
-        x = np.logaddexp(x, np.float32(QUANTIZED + rng.normal(0, 0.4)) + rng.normal(0, 0.25, x.shape).astype(np.float32))
+        x = np.logaddexp(
+            x, np.float32(QUANTIZED + rng.normal(0, 0.4)) + rng.normal(0, 0.25, x.shape).astype(np.float32)
+        )
     x = np.maximum(x, np.float32(SILENCE))
     return mask(x, rng, options).astype(np.float32)

@@ -28,12 +28,12 @@ def tokenize(text: str) -> list[int]:
 class MixOptions:
     """Chance of each kind of utterance, and how they are batched."""
 
-    joined_digits: float = 0.25  # isolated human digits joined into strings
-    human_digits: float = 0.12  # human digit strings, sometimes two in a row
-    synthetic_digits: float = 0.18
-    human_sentences: float = 0.28
-    keywords: float = 0.04
-    synthetic_sentences: float = 0.13
+    joined_digits: float = 0.32  # isolated human digits joined into strings
+    human_digits: float = 0.14  # human digit strings, sometimes two in a row
+    synthetic_digits: float = 0.22
+    human_sentences: float = 0.20
+    keywords: float = 0.03
+    synthetic_sentences: float = 0.09
     max_digits: int = 7
     max_frames: int = 1100  # of one utterance
     batch_frames: int = 8000  # feature frames, with padding
@@ -56,16 +56,36 @@ class Batch:
 class Mixer:
     """Draws utterances from a store of training clips."""
 
-    def __init__(self, store: FeatureStore, noise: FeatureStore, mix: MixOptions, options: AugmentOptions,
-                 seed: int) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        noise: FeatureStore,
+        mix: MixOptions,
+        options: AugmentOptions,
+        seed: int,
+        digits: list[Clip] | None = None,
+    ) -> None:
         self.store, self.noise, self.mix, self.options = store, noise, mix, options
         self.rng = np.random.default_rng(seed)
         self.digits: dict[str, list[Clip]] = defaultdict(list)  # isolated, by speaker
         self.kinds: dict[str, list[Clip]] = defaultdict(list)
         for clip in store.clips:
             self._file(clip)
-        weights = {k: getattr(mix, k) for k in ("joined_digits", "human_digits", "synthetic_digits", "human_sentences",
-                                                "keywords", "synthetic_sentences")}
+        self.recorded = list(self.digits)  # speakers recorded digit by digit: many takes each
+        for clip in digits or []:  # cut from strings by align.py: many speakers, few takes each
+            self.digits[clip.speaker].append(clip)
+        self.cut = [speaker for speaker in self.digits if speaker not in self.recorded]
+        weights = {
+            k: getattr(mix, k)
+            for k in (
+                "joined_digits",
+                "human_digits",
+                "synthetic_digits",
+                "human_sentences",
+                "keywords",
+                "synthetic_sentences",
+            )
+        }
         present = {k: w for k, w in weights.items() if w and (self.kinds[k] or (k == "joined_digits" and self.digits))}
         self.names = list(present)
         self.chances = np.array(list(present.values())) / sum(present.values())
@@ -110,7 +130,8 @@ class Mixer:
     def _parts(self, kind: str) -> tuple[list[Features], list[str]]:
         rng = self.rng
         if kind == "joined_digits":
-            speaker = list(self.digits)[int(rng.integers(len(self.digits)))]
+            speakers = self.cut if self.cut and rng.random() < 0.5 else self.recorded
+            speaker = speakers[int(rng.integers(len(speakers)))]
             own = self.digits[speaker]
             picked = [own[int(i)] for i in rng.integers(len(own), size=int(rng.integers(1, self.mix.max_digits + 1)))]
         else:

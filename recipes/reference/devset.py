@@ -41,12 +41,13 @@ def digit_strings(corpus: Path, split: str = "dev", seed: int = 7) -> list[Utter
     for row in read_manifest(corpus):
         if row["split"] == split:
             by_speaker.setdefault(row["speaker"], []).append(row)
-    utterances = []
+    utterances: list[Utterance] = []
     for speaker, rows in sorted(by_speaker.items()):
         rows = [rows[int(i)] for i in rng.permutation(len(rows))]
         used = 0
         while used < len(rows):
-            wanted, picked = int(rng.integers(3, MOST + 1)), []
+            wanted = int(rng.integers(3, MOST + 1))
+            picked: list[dict[str, str]] = []
             while used < len(rows) and (size := _digits(picked)) < wanted:
                 if picked and size + _digits([rows[used]]) > MOST:
                     break
@@ -78,8 +79,13 @@ def write(utterances: list[Utterance], folder: Path) -> None:
     with (folder / "manifest.jsonl").open("w") as file:
         for u in utterances:
             soundfile.write(folder / f"{u.name}.flac", u.samples, RATE)
-            row = {"audio": f"{u.name}.flac", "text": u.text, "speaker": u.speaker, "split": "dev",
-                   "seconds": round(len(u.samples) / RATE, 3)}
+            row = {
+                "audio": f"{u.name}.flac",
+                "text": u.text,
+                "speaker": u.speaker,
+                "split": "dev",
+                "seconds": round(len(u.samples) / RATE, 3),
+            }
             file.write(json.dumps(row) + "\n")
 
 

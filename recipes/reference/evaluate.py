@@ -1,6 +1,6 @@
 """Word error rate of a bundle on a corpus, through the streaming recognizer a user runs.
 
-    python -m recipes.reference.evaluate build/dev-digits --bundle models/reference-bundle
+python -m recipes.reference.evaluate build/dev-digits --bundle models/reference-bundle
 """
 
 from __future__ import annotations
@@ -58,8 +58,15 @@ def main() -> None:
     for name, own in groups.items():
         result = jiwer.process_words([spoken for spoken, _ in own], [text for _, text in own])
         words = sum(len(spoken.split()) for spoken, _ in own)
-        table.add_row(name, str(len(own)), str(words), f"{100 * result.wer:.2f}", str(result.substitutions),
-                      str(result.deletions), str(result.insertions))
+        table.add_row(
+            name,
+            str(len(own)),
+            str(words),
+            f"{100 * result.wer:.2f}",
+            str(result.substitutions),
+            str(result.deletions),
+            str(result.insertions),
+        )
     Console().print(table)
 
 

@@ -88,14 +88,21 @@ def build(corpora: list[Path], folder: Path, split: str, jobs: int = 2) -> Featu
         features: Iterator[NDArray[np.float16]] = pool.map(_load, wanted, chunksize=32)
         for (corpus, row), matrix in tqdm(zip(rows, features), total=len(rows), desc=f"features {split}", unit="clip"):
             file.write(matrix.tobytes())
-            clips.append(Clip(str(corpus / row["audio"]), row["text"], row["speaker"], split, corpus.name, start,
-                              len(matrix)))
+            clips.append(
+                Clip(str(corpus / row["audio"]), row["text"], row["speaker"], split, corpus.name, start, len(matrix))
+            )
             start += len(matrix)
     part.rename(data)
     temporary = index.with_suffix(".tmp")
     temporary.write_text(json.dumps([asdict(c) for c in clips]))
     temporary.rename(index)
     return _open(clips, data)
+
+
+def open_store(folder: Path, split: str) -> FeatureStore:
+    """A store that ``build`` made before."""
+    clips = [Clip(**c) for c in json.loads((folder / f"{split}.json").read_text())]
+    return _open(clips, folder / f"{split}.f16")
 
 
 def _open(clips: list[Clip], data: Path) -> FeatureStore:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -80,7 +79,7 @@ def _convert(source: Path, clip: Clip, target: Path) -> tuple[float, str | None]
         mono *= 0.98 / peak
     partial_file = target.with_suffix(".part")
     soundfile.write(partial_file, mono, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-    os.replace(partial_file, target)
+    partial_file.replace(target)
     return mono.size / SAMPLE_RATE, None
 
 
@@ -134,7 +133,7 @@ def _write_manifest(out: Path, results: Sequence[Result]) -> None:
             lines.append(json.dumps(entry) + "\n")
     partial_file = out / "manifest.jsonl.part"
     partial_file.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial_file, out / "manifest.jsonl")
+    partial_file.replace(out / "manifest.jsonl")
 
 
 def _print_table(results: Sequence[Result]) -> None:

@@ -22,13 +22,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from edge.model.config import ModelConfig, from_wenet
+from edge.model.config import ModelConfig
+from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from edge.runtime.manifest import FeatureOptions
 from recipes.reference.augment import AugmentOptions
 from recipes.reference.batches import EASY, LIGHT, UNITS, Batch, Mixer, MixOptions, prefetch
 from recipes.reference.devset import digit_strings
-from recipes.reference.store import build, fbank
+from recipes.reference.store import Clip, build, fbank
 
 HERE = Path(__file__).parent
 
@@ -60,7 +61,7 @@ def use_bfloat16_subsampling(model: U2pp) -> None:
 
     def convolve(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
-            return forward(x).float()
+            return forward(x).float()  # type: ignore[no-untyped-call]
 
     model.encoder.embed.conv.forward = convolve  # type: ignore[method-assign]
 
@@ -87,7 +88,9 @@ class Trainer:
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decay, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=options.peak, betas=(0.9, 0.98), eps=1e-8,
+            lr=options.peak,
+            betas=(0.9, 0.98),
+            eps=1e-8,
         )
         use_bfloat16_subsampling(self.model)
         self.step = 0
@@ -100,8 +103,13 @@ class Trainer:
             model.encoder.global_cmvn.istd.copy_(torch.from_numpy(istd))
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
-                 "optimizer": self.optimizer.state_dict(), "step": self.step, "audio_seconds": self.audio_seconds}
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "audio_seconds": self.audio_seconds,
+        }
         temporary = self.out / "resume.tmp"
         torch.save(state, temporary)
         temporary.rename(self.out / "resume.pt")
@@ -124,8 +132,11 @@ class Trainer:
         self.model.train()
         weight = 1.0 if self.step < self.options.decoder_step else None
         losses = self.model.losses(
-            batch.feats.to(self.device), batch.feat_lengths.to(self.device), batch.tokens.to(self.device),
-            batch.token_lengths.to(self.device), ctc_weight=weight,
+            batch.feats.to(self.device),
+            batch.feat_lengths.to(self.device),
+            batch.tokens.to(self.device),
+            batch.token_lengths.to(self.device),
+            ctc_weight=weight,
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -213,7 +224,9 @@ def main() -> None:
         dev[name].append((fbank(u.samples, FeatureOptions()), u.text))
 
     resumed = trainer.resume()
-    mixer = Mixer(store, noise, MixOptions(), AugmentOptions(), seed=options.seed + trainer.step)
+    cut = args.out / "digits.json"  # written by align.py once the model is good enough
+    digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
+    mixer = Mixer(store, noise, MixOptions(), AugmentOptions(), options.seed + trainer.step, digits)
     cmvn_path = args.out / "global_cmvn"
     if resumed and cmvn_path.exists():
         cmvn = json.loads(cmvn_path.read_text())
@@ -238,10 +251,13 @@ def main() -> None:
             if trainer.step % 10 == 0:
                 spent = time.time() - began
                 left = (options.steps - trainer.step) * spent / done
-                print(f"step {trainer.step}/{options.steps}  ctc {sums['ctc']:.2f}  att {sums['att']:.2f}  "
-                      f"norm {sums['norm']:.1f}  lr {learning_rate(trainer.step, options):.1e}  "
-                      f"{(trainer.audio_seconds - audio) / spent:.0f}x real time  "
-                      f"{trainer.audio_seconds / 3600:.1f} h seen  ETA {left / 60:.0f} min", flush=True)
+                print(
+                    f"step {trainer.step}/{options.steps}  ctc {sums['ctc']:.2f}  att {sums['att']:.2f}  "
+                    f"norm {sums['norm']:.1f}  lr {learning_rate(trainer.step, options):.1e}  "
+                    f"{(trainer.audio_seconds - audio) / spent:.0f}x real time  "
+                    f"{trainer.audio_seconds / 3600:.1f} h seen  ETA {left / 60:.0f} min",
+                    flush=True,
+                )
             if trainer.step % options.save_every == 0:
                 trainer.save()
             if trainer.step % options.evaluate_every == 0 or trainer.step == options.steps:
