@@ -126,7 +126,8 @@ class _View:
         lines = [Text("  … ").append(text, style="dim"), meters]
         counts = self.stream.expert_counts
         if counts is not None:
-            lines.append(Text("  experts ").append(_expert_bars(counts), style="cyan"))
+            experts = Text("  experts ", no_wrap=True, overflow="crop")
+            lines.append(experts.append(_expert_bars(counts), style="cyan"))
         live.update(Group(*lines))
 
 

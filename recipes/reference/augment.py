@@ -123,9 +123,27 @@ def mask(x: Features, rng: np.random.Generator, options: AugmentOptions) -> Feat
     return x
 
 
-def augment(x: Features, rng: np.random.Generator, options: AugmentOptions, noise: Features | None = None) -> Features:
-    """One random variation of ``x`` (frames, mel); ``noise`` is recorded noise to mix in, or None."""
-    x = change_rate(x, rng.uniform(*options.rate))
+def augment(
+    x: Features,
+    rng: np.random.Generator,
+    options: AugmentOptions,
+    noise: Features | None = None,
+    silent: NDArray[np.bool_] | None = None,
+) -> Features:
+    """One random variation of ``x``.
+
+    Args:
+        x: (frames, mel).
+        rng: source of all draws.
+        options: their ranges.
+        noise: recorded noise (any frames, mel) to mix in, or None.
+        silent: (frames,) where the result becomes digital silence, whatever noise the speech has: recordings
+            that were trimmed and joined sound like that, and their edges must not pass for plosives.
+    """
+    rate = rng.uniform(*options.rate)
+    x = change_rate(x, rate)
+    if silent is not None:
+        silent = change_rate(silent.astype(np.float32)[:, None], rate)[:, 0] > 0.5
     x = warp_frequency(x, rng.uniform(*options.warp))
     x = x + response(rng, options.tilt)
     if rng.random() < options.reverb:
@@ -143,5 +161,7 @@ def augment(x: Features, rng: np.random.Generator, options: AugmentOptions, nois
         x = np.logaddexp(
             x, np.float32(QUANTIZED + rng.normal(0, 0.4)) + rng.normal(0, 0.25, x.shape).astype(np.float32)
         )
+    if silent is not None:
+        x = np.where(silent[:, None], np.float32(SILENCE), x)
     x = np.maximum(x, np.float32(SILENCE))
     return mask(x, rng, options).astype(np.float32)

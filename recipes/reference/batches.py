@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recipes.reference.augment import LIGHT, SILENCE, AugmentOptions, Features, augment, change_rate
@@ -111,17 +112,17 @@ class Mixer:
         while True:
             kind = self.names[int(self.rng.choice(len(self.names), p=self.chances))]
             parts, texts = self._parts(kind)
-            x = self._join(parts)
-            noise = None
-            if self.noise.clips:
-                noise = self.store_noise()
-            x = augment(x, self.rng, self.options, noise)
+            x, pauses = self._join(parts)
+            noise = self.draw_noise() if self.noise.clips else None
+            hard = self.rng.random() < (0.45 if kind == "joined_digits" else 0.15)
+            x = augment(x, self.rng, self.options, noise, pauses if hard else None)
             tokens = tokenize(" ".join(texts))
             repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
             if len(x) <= self.mix.max_frames and (len(x) - 3) // 4 - 1 >= len(tokens) + repeats:  # CTC needs the room
                 return x, tokens
 
-    def store_noise(self) -> Features:
+    def draw_noise(self) -> Features:
+        """Up to 12 s of recorded noise (frames, mel)."""
         clip = self.noise.clips[int(self.rng.integers(len(self.noise.clips)))]
         x = self.noise.of(clip)
         start = int(self.rng.integers(max(1, len(x) - 300)))
@@ -144,11 +145,19 @@ class Mixer:
                 picked.append(same[int(rng.integers(len(same)))])
         parts = [self.store.of(c) for c in picked]
         if kind == "joined_digits":  # each digit at a pace of its own
-            parts = [change_rate(p, rng.uniform(0.9, 1.15)) for p in parts]
+            parts = [self._trim(change_rate(p, rng.uniform(0.9, 1.15))) for p in parts]
         return parts, [c.text for c in picked]
 
-    def _join(self, parts: list[Features]) -> Features:
-        """Parts with pauses between and around them; a pause is digital silence or a quiet room."""
+    def _trim(self, x: Features) -> Features:
+        """Sometimes cut a few frames off the ends, as tight trimming of recordings does."""
+        head, tail = (int(n) for n in self.rng.integers(0, 5, size=2))
+        return x[head : len(x) - tail] if len(x) > 30 and self.rng.random() < 0.3 else x
+
+    def _join(self, parts: list[Features]) -> tuple[Features, NDArray[np.bool_]]:
+        """Parts with pauses between and around them, and where the pauses are.
+
+        A pause is digital silence or a quiet room.
+        """
         rng = self.rng
         if rng.random() < 0.35:
             floor = np.full(80, SILENCE, dtype=np.float32)
@@ -164,7 +173,8 @@ class Mixer:
         for part in parts:
             pieces += [part, pause(2, 35)]
         pieces[-1] = pause(0, 50)
-        return np.maximum(np.concatenate(pieces), np.float32(SILENCE))
+        pauses = np.concatenate([np.full(len(piece), i % 2 == 0) for i, piece in enumerate(pieces)])
+        return np.maximum(np.concatenate(pieces), np.float32(SILENCE)), pauses
 
     def batches(self) -> Iterator[Batch]:
         """Endless batches of at most ``batch_frames`` padded frames, lengths alike within a batch."""
