@@ -149,9 +149,20 @@ class Mixer:
         return parts, [c.text for c in picked]
 
     def _trim(self, x: Features) -> Features:
-        """Sometimes cut a few frames off the ends, as tight trimming of recordings does."""
-        head, tail = (int(n) for n in self.rng.integers(0, 5, size=2))
-        return x[head : len(x) - tail] if len(x) > 30 and self.rng.random() < 0.3 else x
+        """Sometimes cut a few frames off the ends or fade them, as tight trimming and noise gates do.
+
+        Weak consonants suffer from that first; the rest of the word then has to be enough.
+        """
+        rng = self.rng
+        if len(x) > 30 and rng.random() < 0.3:
+            head, tail = (int(n) for n in rng.integers(0, 5, size=2))
+            x = x[head : len(x) - tail]
+        if rng.random() < 0.3:
+            size = int(rng.integers(3, 10))
+            fade = np.zeros(len(x), np.float32)
+            fade[:size] = np.linspace(-rng.uniform(0.5, 3.5), 0, size)[: len(x)]
+            x = x + fade[:, None]
+        return x
 
     def _join(self, parts: list[Features]) -> tuple[Features, NDArray[np.bool_]]:
         """Parts with pauses between and around them, and where the pauses are.
