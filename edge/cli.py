@@ -49,7 +49,8 @@ Rescoring = Annotated[
     bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the inference engine. [default: physical cores, at most 4]")
+    int | None,
+    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: physical cores, at most 4]"),
 ]
 
 

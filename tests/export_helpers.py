@@ -17,11 +17,26 @@ _CONVOLUTIONS = {"conv2d": ((3, 2), (3, 2)), "conv2d6": ((3, 2), (5, 3)), "conv2
 
 def tiny_config(encoder: dict[str, Any] | None = None, decoder: dict[str, Any] | None = None) -> ModelConfig:
     """A streaming MoE model of 2 + 1 + 1 blocks, dim 16; arguments override the settings."""
-    e: dict[str, Any] = {"output_size": 16, "attention_heads": 2, "linear_units": 24, "num_blocks": 2, "causal": True,
-                         "cnn_module_kernel": 5, "cnn_module_norm": "layer_norm", "mlp_type": "moe", "n_expert": 4,
-                         "use_dynamic_chunk": True}
-    d: dict[str, Any] = {"attention_heads": 2, "linear_units": 24, "num_blocks": 1, "r_num_blocks": 1,
-                         "mlp_type": "moe", "n_expert": 4}
+    e: dict[str, Any] = {
+        "output_size": 16,
+        "attention_heads": 2,
+        "linear_units": 24,
+        "num_blocks": 2,
+        "causal": True,
+        "cnn_module_kernel": 5,
+        "cnn_module_norm": "layer_norm",
+        "mlp_type": "moe",
+        "n_expert": 4,
+        "use_dynamic_chunk": True,
+    }
+    d: dict[str, Any] = {
+        "attention_heads": 2,
+        "linear_units": 24,
+        "num_blocks": 1,
+        "r_num_blocks": 1,
+        "mlp_type": "moe",
+        "n_expert": 4,
+    }
     encoder_config, decoder_config = EncoderConfig(**e | (encoder or {})), DecoderConfig(**d | (decoder or {}))
     return ModelConfig(23, 11, encoder_config, decoder_config, sos=9, eos=10)
 
@@ -141,10 +156,16 @@ class Stream:
         """Run one window of features ``(T, mel)``; keep the last ``keep`` frames of attention cache (-1: all)."""
         cached, fresh = self.att_cache.shape[2], self.frames(len(features))
         mask = np.ones(cached + fresh, bool) if mask is None else mask
-        out = run(self.session, chunk=features[None], offset=np.int64(self.offset), att_cache=self.att_cache,
-                  cnn_cache=self.cnn_cache, att_mask=mask[None, None])
+        out = run(
+            self.session,
+            chunk=features[None],
+            offset=np.int64(self.offset),
+            att_cache=self.att_cache,
+            cnn_cache=self.cnn_cache,
+            att_mask=mask[None, None],
+        )
         assert out["next_att_cache"].shape[2] == cached + fresh
-        self.att_cache = out["next_att_cache"][:, :, max(cached + fresh - keep, 0) if keep >= 0 else 0:]
+        self.att_cache = out["next_att_cache"][:, :, max(cached + fresh - keep, 0) if keep >= 0 else 0 :]
         self.cnn_cache = out["next_cnn_cache"]
         self.offset += fresh
         return out
@@ -153,6 +174,8 @@ class Stream:
         """encoder_out and log_probs of all ``features``, chunk by chunk as WeNet cuts them."""
         e = self.config.encoder
         window = (chunk - 1) * e.subsampling + e.right_context + 1
-        outs = [self.step(features[start : start + window], chunk * left if left >= 0 else -1)
-                for start in range(0, len(features) - e.right_context, chunk * e.subsampling)]
+        outs = [
+            self.step(features[start : start + window], chunk * left if left >= 0 else -1)
+            for start in range(0, len(features) - e.right_context, chunk * e.subsampling)
+        ]
         return np.concatenate([o["encoder_out"][0] for o in outs]), np.concatenate([o["log_probs"][0] for o in outs])

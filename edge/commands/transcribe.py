@@ -53,6 +53,8 @@ class Printer:
             self._json("final", file, result.as_dict())
             return
         self._clear()
+        if not result.text:  # special tokens only
+            return
         # The times of a line are those of its words; an utterance also holds the silence before them.
         start = result.words[0].start_ms if result.words else result.start_ms
         print(f"{_clock(start)}  {result.text}", flush=True)
@@ -117,12 +119,12 @@ def _transcribe(recognizer: Recognizer, file: Path, decode: DecodeOptions, print
     for samples, rate in read_blocks(file, _BLOCK_S):
         chunks = stream.stats.chunks
         for result in stream.accept(samples, rate):
-            utterances += 1
+            utterances += bool(result.text)
             printer.final(file, result)
         if stream.stats.chunks > chunks:
             printer.partial(file, stream.partial)
     for result in stream.finish():
-        utterances += 1
+        utterances += bool(result.text)
         printer.final(file, result)
     printer.summary(file, stream.stats, utterances)
 

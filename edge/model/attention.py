@@ -16,7 +16,12 @@ class MultiHeadedAttention(nn.Module):
     """Scaled dot-product attention over ``heads`` heads of ``dim // heads`` channels."""
 
     def __init__(
-        self, heads: int, dim: int, dropout: float, query_bias: bool = True, key_bias: bool = True,
+        self,
+        heads: int,
+        dim: int,
+        dropout: float,
+        query_bias: bool = True,
+        key_bias: bool = True,
         value_bias: bool = True,
     ) -> None:
         super().__init__()
@@ -53,7 +58,11 @@ class MultiHeadedAttention(nn.Module):
         return self.linear_out(out.reshape(out.size(0), out.size(1), -1))
 
     def forward(
-        self, query: Tensor, memory: Tensor, mask: Tensor | None, positions: Tensor | None = None,
+        self,
+        query: Tensor,
+        memory: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None = None,
         cache: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns (batch, queries, dim) and the cache (batch, heads, keys, 2 * head_dim)."""
@@ -65,7 +74,12 @@ class RelPositionMultiHeadedAttention(MultiHeadedAttention):
     """Adds a learned content bias and a positional term per key."""
 
     def __init__(
-        self, heads: int, dim: int, dropout: float, query_bias: bool = True, key_bias: bool = True,
+        self,
+        heads: int,
+        dim: int,
+        dropout: float,
+        query_bias: bool = True,
+        key_bias: bool = True,
         value_bias: bool = True,
     ) -> None:
         super().__init__(heads, dim, dropout, query_bias, key_bias, value_bias)
@@ -76,7 +90,11 @@ class RelPositionMultiHeadedAttention(MultiHeadedAttention):
         nn.init.xavier_uniform_(self.pos_bias_v)
 
     def forward(
-        self, query: Tensor, memory: Tensor, mask: Tensor | None, positions: Tensor | None = None,
+        self,
+        query: Tensor,
+        memory: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None = None,
         cache: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``positions`` is (1, keys, dim); otherwise as the base class."""

@@ -26,7 +26,13 @@ class DecoderLayer(nn.Module):
             c.attention_heads, dim, c.src_attention_dropout_rate, c.src_query_bias, c.src_key_bias, c.src_value_bias
         )
         self.feed_forward = build_feedforward(
-            c.mlp_type, dim, c.linear_units, c.dropout_rate, c.activation_type, c.mlp_bias, c.n_expert,
+            c.mlp_type,
+            dim,
+            c.linear_units,
+            c.dropout_rate,
+            c.activation_type,
+            c.mlp_bias,
+            c.n_expert,
             c.n_expert_activated,
         )
         self.norm1 = nn.LayerNorm(dim, c.norm_eps)

@@ -19,7 +19,13 @@ from edge.model.masks import chunk_mask, valid_mask
 
 def _feedforward(c: EncoderConfig) -> nn.Module:
     return build_feedforward(
-        c.mlp_type, c.output_size, c.linear_units, c.dropout_rate, c.activation_type, c.mlp_bias, c.n_expert,
+        c.mlp_type,
+        c.output_size,
+        c.linear_units,
+        c.dropout_rate,
+        c.activation_type,
+        c.mlp_bias,
+        c.n_expert,
         c.n_expert_activated,
     )
 
@@ -68,7 +74,12 @@ class ConformerLayer(_Residual):
         self.ff_scale = 0.5 if c.macaron_style else 1.0
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, positions: Tensor, valid: Tensor | None, att_cache: Tensor | None,
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        valid: Tensor | None,
+        att_cache: Tensor | None,
         cnn_cache: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.feed_forward_macaron is not None:
@@ -100,7 +111,12 @@ class TransformerLayer(_Residual):
         self.norm2 = nn.LayerNorm(c.output_size, c.norm_eps)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, positions: Tensor, valid: Tensor | None, att_cache: Tensor | None,
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        valid: Tensor | None,
+        att_cache: Tensor | None,
         cnn_cache: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         y = self.enter(self.norm1, x)
@@ -157,8 +173,13 @@ class Encoder(nn.Module):
         return self._finish(x), valid
 
     def forward_chunk(
-        self, feats: Tensor, offset: int, att_cache: Tensor | None = None, cnn_cache: Tensor | None = None,
-        left_context: int = -1, att_mask: Tensor | None = None,
+        self,
+        feats: Tensor,
+        offset: int,
+        att_cache: Tensor | None = None,
+        cnn_cache: Tensor | None = None,
+        left_context: int = -1,
+        att_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode one chunk with the state of the chunks before it.
 

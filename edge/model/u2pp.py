@@ -56,11 +56,14 @@ class U2pp(nn.Module):
             self.decoder = TransformerDecoder(config.decoder, config.vocab_size, dim, config.decoder.num_blocks)
         self.ctc = Ctc(dim, config.vocab_size)
 
-    def _decode(self, memory: Tensor, mask: Tensor | None, left: Tensor, right: Tensor, lengths: Tensor
-                ) -> tuple[Tensor, Tensor | None]:
+    def _decode(
+        self, memory: Tensor, mask: Tensor | None, left: Tensor, right: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.decoder, BiTransformerDecoder):
-            return (self.decoder.left_decoder(memory, mask, left, lengths),
-                    self.decoder.right_decoder(memory, mask, right, lengths))
+            return (
+                self.decoder.left_decoder(memory, mask, left, lengths),
+                self.decoder.right_decoder(memory, mask, right, lengths),
+            )
         return self.decoder(memory, mask, left, lengths), None
 
     def forward_attention_decoder(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +89,16 @@ class U2pp(nn.Module):
         tokens = hyps.gather(1, torch.where(index == 0, torch.zeros_like(source), source))
         return torch.where(index < lengths[:, None], tokens, torch.full_like(tokens, self.config.eos))
 
-    def losses(self, feats: Tensor, feat_lengths: Tensor, tokens: Tensor, token_lengths: Tensor, *,
-               ctc_weight: float | None = None, generator: torch.Generator | None = None) -> Losses:
+    def losses(
+        self,
+        feats: Tensor,
+        feat_lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        *,
+        ctc_weight: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Losses:
         """CTC and label-smoothed attention losses of one batch under a random chunk mask.
 
         Args:
@@ -107,8 +118,13 @@ class U2pp(nn.Module):
         memory, valid = self.encoder(feats, feat_lengths, chunk, left)
         log_probs = self.ctc(memory).transpose(0, 1)
         ctc = functional.ctc_loss(
-            log_probs, tokens.clamp(min=0), valid.squeeze(1).sum(1), token_lengths, blank=self.config.blank,
-            reduction="sum", zero_infinity=True,
+            log_probs,
+            tokens.clamp(min=0),
+            valid.squeeze(1).sum(1),
+            token_lengths,
+            blank=self.config.blank,
+            reduction="sum",
+            zero_infinity=True,
         ) / len(feats)
         if weight >= 1.0:
             return Losses(ctc, ctc, None)
@@ -122,7 +138,8 @@ class U2pp(nn.Module):
         forward, backward = self._decode(memory, valid, left_in, right_in, token_lengths + 1)
         attention = self._smoothed(forward, left_out)
         if backward is not None and loss.reverse_weight > 0:
-            attention = attention * (1 - loss.reverse_weight) + loss.reverse_weight * self._smoothed(backward, right_out)
+            backward_loss = self._smoothed(backward, right_out)
+            attention = (1 - loss.reverse_weight) * attention + loss.reverse_weight * backward_loss
         return Losses(weight * ctc + (1 - weight) * attention, ctc, attention)
 
     def _targets(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
