@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
 from edge.model.checkpoint import file_sha256, load_experiment
 from edge.runtime import DecodeOptions, Recognizer
 from edge.runtime.backend import initial_state

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,14 @@ def test_resampled_sine_is_the_sine_and_blocks_do_not_matter(rate: int) -> None:
     assert len(expected) == len(ideal)
     # The ends ring; in between HQ is a 20-bit resampler: 1e-5 of full scale is ten times its error.
     assert np.abs(expected - ideal)[2000:-2000].max() < 1e-5
+
+
+def test_names_that_are_not_utf8_and_names_that_are_too_long(tmp_path: Path) -> None:
+    good = tmp_path / "good.wav"
+    soundfile.write(good, np.zeros(1600, np.int16), 16000)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    good.rename(odd)
+    samples, rate = load_audio(odd)
+    assert len(samples) == 1600 and rate == 16000
+    with pytest.raises(AudioError, match="cannot read"):
+        load_audio(tmp_path / ("x" * 300 + ".wav"))

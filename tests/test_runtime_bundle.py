@@ -208,3 +208,14 @@ def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_bundle(tmp_path / "empty", build)
     assert Bundle.open(tmp_path / "empty").manifest.name == "test"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sample_rate", 1), ("frame_shift_ms", 0.01), ("frame_length_ms", 0.001), ("num_mel_bins", 100000)],
+)
+def test_feature_options_that_would_crash_the_extractor_are_refused(field: str, value: float) -> None:
+    data = json.loads(MANIFEST.to_json())
+    data["features"][field] = value
+    with pytest.raises(ManifestError, match=rf"features\.{field}"):
+        Manifest.from_json(json.dumps(data))

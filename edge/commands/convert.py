@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from edge.export.convert import ConvertOptions, convert
-from edge.export.options import ExportError, ExportOptions
-from edge.runtime.errors import EdgeError
+from edge.export.options import ExportOptions
 
 SAMPLES = Path("models/reference/samples")
 
@@ -27,10 +26,7 @@ def run(checkpoint: Path, out: Path, storage: str, name: str, audio: Path | None
         audio=audio,
     )
     began = time.perf_counter()
-    try:
-        bundle = convert(checkpoint, out, options, report=lambda line: console.print(line, soft_wrap=True))
-    except ExportError as error:
-        raise EdgeError(str(error)) from error
+    bundle = convert(checkpoint, out, options, report=lambda line: console.print(line, soft_wrap=True))
     size = sum(p.stat().st_size for p in bundle.directory.iterdir())
     console.print(f"wrote {out} ({size / 1e6:.1f} MB) in {time.perf_counter() - began:.1f} s", soft_wrap=True)
     mode = "" if bundle.manifest.stream.streaming else " --full-context"

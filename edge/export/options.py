@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from edge.runtime.errors import EdgeError
 
-class ExportError(ValueError):
+
+class ExportError(EdgeError, ValueError):
     """Weights that do not fit the configuration, or a graph that cannot be written."""
 
 

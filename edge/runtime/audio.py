@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,18 @@ def read_blocks(path: Path | str, seconds: float = 1.0) -> Iterator[tuple[Sample
 
 def _open(path: Path | str) -> Any:
     path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: no such audio file; check the path")
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such audio file; check the path") from None
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise AudioError(f"{path}: cannot read the audio file: {error.strerror}") from None
     if not path.is_file():
         raise AudioError(f"{path}: expected an audio file, found a directory or device; pass one file at a time")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise AudioError(f"{path}: expected audio, found an empty file (0 bytes); record or copy it again")
     try:
-        file = soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path))  # names need not be UTF-8
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which states no format
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(

@@ -19,6 +19,9 @@ ENGINES = {"onnxruntime": "edge.runtime.onnx_backend:OnnxBackend"}
 """engine -> module:class, imported when asked for, so that one missing engine does not break another."""
 
 
+MAX_THREADS = 256
+
+
 class Backend(Protocol):
     """One loaded bundle. Stateless between calls: many streams may use it, from several threads."""
 
@@ -50,8 +53,8 @@ def load_backend(
     """
     if engine not in ENGINES:
         raise BackendError(f"engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads: expected 1 or more, or none for the default, found {threads}")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise BackendError(f"threads: expected 1..{MAX_THREADS}, or none for the default, found {threads}")
     module, _, name = ENGINES[engine].partition(":")
     try:
         kind: Any = getattr(importlib.import_module(module), name)

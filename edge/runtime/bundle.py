@@ -103,7 +103,7 @@ def write_bundle(directory: Path | str, build: Callable[[Path], Manifest], overw
     Raises:
         BundleError: something is in the way, or what ``build`` wrote is not a valid bundle.
     """
-    directory = Path(directory)
+    directory = Path(directory).resolve()  # "." too has a parent to stage the bundle in
     _check_free(directory, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -228,4 +228,4 @@ def _check_free(directory: Path, overwrite: bool) -> None:
                 f"{directory}: expected a bundle or nothing, found other files; choose another name with -o"
             )
         if not overwrite:
-            raise BundleError(f"{directory}: a bundle is already there; choose another name with -o, or --overwrite")
+            raise BundleError(f"{directory}: a bundle is already there; choose another name with -o, or --force")

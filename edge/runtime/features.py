@@ -45,7 +45,10 @@ class StreamingFbank:
         config.energy_floor = 0.0
         config.use_log_fbank = True
         config.use_power = True
-        self._fbank = knf.OnlineFbank(config)
+        try:
+            self._fbank = knf.OnlineFbank(config)
+        except (ValueError, RuntimeError) as error:
+            raise OptionsError(f"features: kaldi-native-fbank refuses {options}: {error}") from None
         self._frames = 0
 
     @property

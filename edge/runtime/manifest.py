@@ -178,6 +178,16 @@ class Manifest:
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise ManifestError(f"manifest.{name}: expected a positive number, found {value!r}")
+        # Outside these the feature extractor crashes or allocates without end.
+        bounds = {
+            "features.sample_rate": (features.sample_rate, 1000, 192000),
+            "features.num_mel_bins": (features.num_mel_bins, 3, 512),
+            "features.frame_length_ms": (features.frame_length_ms, 2.0, 500.0),
+            "features.frame_shift_ms": (features.frame_shift_ms, 1.0, 500.0),
+        }
+        for name, (value, low, high) in bounds.items():
+            if not low <= value <= high:
+                raise ManifestError(f"manifest.{name}: expected {low:g}..{high:g}, found {value!r}")
         not_negative = {
             "stream.right_context": stream.right_context,
             "stream.static_chunk": stream.static_chunk,

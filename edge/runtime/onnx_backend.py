@@ -107,6 +107,9 @@ def default_threads() -> int:
     return max(1, min(4, len(cores)))
 
 
+ort.disable_telemetry_events()  # speech stays on the device, and so does the fact that it was transcribed
+
+
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

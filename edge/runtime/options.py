@@ -9,6 +9,7 @@ from edge.runtime.endpoint import EndpointOptions
 from edge.runtime.errors import OptionsError
 from edge.runtime.manifest import Manifest
 
+MAX_BEAM = 1000
 DEFAULT_CHUNK = 16  # encoder frames; WeNet's usual choice, 640 ms at 40 ms per frame
 
 
@@ -29,7 +30,7 @@ class DecodeOptions:
     left_chunks: int = -1
     """Chunks of left context for attention; -1: all of the utterance; 0: none."""
     beam: int = 10
-    """Prefixes kept by the CTC search, and hypotheses to rescore."""
+    """Prefixes kept by the CTC search, and hypotheses to rescore; a smaller vocabulary makes it smaller."""
     rescoring: bool = True
     """Let the attention decoders choose among the hypotheses when an utterance ends."""
     ctc_weight: float = 0.5
@@ -103,8 +104,9 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
         raise OptionsError(f"reverse_weight: expected 0, the bundle has no right-to-left decoder, found {reverse!r}")
     if not _is_number(options.ctc_weight) or options.ctc_weight < 0.0:
         raise OptionsError(f"ctc_weight: expected a number of 0 or more, found {options.ctc_weight!r}")
-    if not _is_int(options.beam) or not 1 <= options.beam <= manifest.tokens.size:
-        raise OptionsError(f"beam: expected 1..{manifest.tokens.size} (the model's tokens), found {options.beam!r}")
+    if not _is_int(options.beam) or not 1 <= options.beam <= MAX_BEAM:
+        raise OptionsError(f"beam: expected 1..{MAX_BEAM}, found {options.beam!r}")
+    beam = min(options.beam, manifest.tokens.size)
     if not _is_int(options.nbest) or not 1 <= options.nbest <= options.beam:
         raise OptionsError(f"nbest: expected 1..{options.beam} (the beam), found {options.nbest!r}")
     return Plan(
@@ -113,7 +115,7 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
         left_frames=-1 if left < 0 else left * chunk,
         max_frames=limit,
         frame_ms=frame_ms,
-        beam=options.beam,
+        beam=beam,
         nbest=options.nbest,
         rescoring=options.rescoring,
         ctc_weight=options.ctc_weight,

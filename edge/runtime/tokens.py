@@ -58,19 +58,25 @@ class SymbolTable:
             try:
                 line = raw.decode("utf-8").strip(" \t\r")
             except UnicodeDecodeError as error:
-                raise TokenError(f"{where}: expected UTF-8, found byte 0x{raw[error.start]:02x} in {raw!r}") from None
+                raise TokenError(
+                    f"{where}: expected UTF-8, found byte 0x{raw[error.start]:02x} in {raw[:60]!r}"
+                ) from None
             if not line:
                 continue
             fields = re.split("[ \t]+", line)
             if len(fields) != 2:
-                raise TokenError(f"{where}: expected 'token id', found {line!r}; use the units.txt of the training run")
+                raise TokenError(
+                    f"{where}: expected 'token id', found {line[:60]!r}; use the units.txt of the training run"
+                )
             symbol, number_text = fields
             if not re.fullmatch("[0-9]{1,9}", number_text):
-                raise TokenError(f"{where}: expected an integer id of 0 or more, found {number_text!r}")
+                raise TokenError(f"{where}: expected an integer id of 0 or more, found {number_text[:60]!r}")
             index = int(number_text)
             if index in found:
                 before, line_before = found[index]
-                raise TokenError(f"{where}: duplicate id {index}: {symbol!r} here, {before!r} on line {line_before}")
+                raise TokenError(
+                    f"{where}: duplicate id {index}: {symbol[:60]!r} here, {before[:60]!r} on line {line_before}"
+                )
             found[index] = (symbol, number)
         if not found:
             raise TokenError(f"{name}: expected one 'token id' per line, found an empty file")
