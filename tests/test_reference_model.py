@@ -11,9 +11,10 @@ import pytest
 import soundfile
 import torch
 
-from edge.model.checkpoint import file_sha256, load_experiment
+from edge.model.checkpoint import load_experiment
 from edge.runtime import DecodeOptions, Recognizer
 from edge.runtime.backend import initial_state
+from edge.runtime.bundle import sha256
 from edge.runtime.features import StreamingFbank
 from recipes.reference.devset import digit_strings
 
@@ -49,7 +50,7 @@ def test_bundled_recordings_are_understood(recognizer: Recognizer, options: Deco
 
 
 def test_the_bundle_was_converted_from_this_checkpoint(recognizer: Recognizer) -> None:
-    assert recognizer.manifest.source.sha256 == file_sha256(MODEL / "final.pt")
+    assert recognizer.manifest.source.sha256 == sha256(MODEL / "final.pt")
     assert recognizer.manifest.moe.experts == 8 and recognizer.manifest.moe.active == 2
     assert (MODEL / "final.pt").stat().st_size <= 30e6
 

@@ -6,7 +6,6 @@ the checkpoint is matched with the key and shape the configuration asks for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from torch import Tensor
 from edge.model.config import ModelConfig
 from edge.model.train_yaml import ConfigError, from_wenet, section
 from edge.model.u2pp import U2pp
+from edge.runtime.bundle import sha256
 from edge.runtime.errors import EdgeError
 from edge.runtime.tokens import SymbolTable
 
@@ -90,7 +90,7 @@ def load_experiment(path: str | Path) -> Experiment:
             f"{weights_file}: holds global_cmvn, but train.yaml has no 'cmvn: global_cmvn'; "
             "use the train.yaml that WeNet wrote beside this checkpoint"
         )
-    return Experiment(folder, config, match_keys(config, state, weights_file), tokens, file_sha256(weights_file))
+    return Experiment(folder, config, match_keys(config, state, weights_file), tokens, sha256(weights_file))
 
 
 def match_keys(config: ModelConfig, state: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
@@ -227,11 +227,6 @@ def read_cmvn(path: Path, dim: int) -> tuple[Tensor, Tensor]:
             hint = "Kaldi's binary format: write it with compute-cmvn-stats --binary=false"
         raise CheckpointError(f"{path}: not CMVN statistics of WeNet (JSON) or Kaldi (text): {hint}") from None
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(istd, dtype=torch.float32)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
