@@ -60,6 +60,10 @@ def convert(
     out: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
     storage: Annotated[Storage, typer.Option(help="fp16 halves the files and rounds the weights.")] = Storage.fp32,
     name: Annotated[str, typer.Option(help="Name in the manifest. [default: the experiment's folder]")] = "",
+    dither: Annotated[
+        float,
+        typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps; for digital silence."),
+    ] = 0.0,
     audio: Annotated[
         Path | None, typer.Option(help="Speech for the parity check. [default: models/reference/samples, else noise]")
     ] = None,
@@ -68,7 +72,7 @@ def convert(
     """Convert a WeNet checkpoint into a bundle, and prove that it computes the same."""
     from edge.commands.convert import run
 
-    run(checkpoint, out, storage.value, name, audio, force)
+    run(checkpoint, out, storage.value, name, dither, audio, force)
 
 
 @app.command(epilog="Example: u2edge transcribe models/reference/samples/*.flac --chunk-ms 320")

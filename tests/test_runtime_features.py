@@ -109,3 +109,19 @@ def test_less_than_a_frame_gives_none_and_the_window_is_checked() -> None:
     assert StreamingFbank(FeatureOptions()).accept(np.zeros(400, np.float32)).shape == (1, 80)
     with pytest.raises(OptionsError, match=r"features\.window: expected one of povey"):
         StreamingFbank(FeatureOptions(window="kaiser"))
+
+
+def test_dither_turns_digital_silence_into_faint_noise_and_can_be_repeated() -> None:
+    options = FeatureOptions(dither=1.0)
+    silence = np.zeros(16000, np.float32)
+    whole = StreamingFbank(options).accept(silence)
+    stream = StreamingFbank(options)
+    parts = np.concatenate([stream.accept(silence[i : i + 777]) for i in range(0, 16000, 777)])
+    np.testing.assert_array_equal(whole, parts)
+    # A windowed, pre-emphasised frame of unit noise: the mean power of a bin is the sum of its weights times the
+    # energy of the window, so independent noise of the same size must give the same average.
+    other = np.random.default_rng(5).normal(0, 1 / 32768, 160000).astype(np.float32)
+    expected = np.exp(StreamingFbank(FeatureOptions()).accept(other).astype(np.float64)).mean(0)
+    found = np.exp(whole.astype(np.float64)).mean(0)
+    np.testing.assert_allclose(found[20:], expected[20:], rtol=0.5)  # 98 frames of a noisy estimate
+    assert StreamingFbank(FeatureOptions()).accept(silence).max() < -15.9

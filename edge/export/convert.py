@@ -64,6 +64,7 @@ class ConvertOptions:
     export: ExportOptions = DEFAULT_OPTIONS
     name: str = ""  # default: the experiment folder's name
     overwrite: bool = False
+    dither: float = 0.0  # noise the recognizer adds, in 16-bit steps; see edge.runtime.features
     audio: Path | None = None  # speech for the parity check; default: coloured noise
     tolerance: float = TOLERANCE
 
@@ -231,7 +232,7 @@ def _manifest(experiment: Experiment, options: ConvertOptions) -> Manifest:
     unk = next((i for i, token in enumerate(experiment.tokens) if token == "<unk>"), None)
     return Manifest(
         name=options.name or experiment.path.resolve().name,
-        features=config.features,
+        features=dataclasses.replace(config.features, dither=options.dither),
         tokens=TokenOptions(config.vocab_size, config.blank, config.sos, config.eos, unk),
         stream=StreamOptions(
             subsampling=e.subsampling,

@@ -97,25 +97,27 @@ class U2pp(nn.Module):
         token_lengths: Tensor,
         *,
         ctc_weight: float | None = None,
+        chunk: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Losses:
-        """CTC and label-smoothed attention losses of one batch under a random chunk mask.
+        """CTC and label-smoothed attention losses of one batch under a chunk mask.
 
         Args:
             feats: (batch, frames, mel); feat_lengths (batch,).
             tokens: (batch, tokens) int64 padded with PADDING; token_lengths (batch,).
             ctc_weight: instead of the configuration's; 1.0 leaves the decoder out.
-            generator: source of the random chunk (``encoder.use_dynamic_chunk``).
+            chunk: encoder frames per chunk, -1 for full context; None: drawn when ``encoder.use_dynamic_chunk``.
+            generator: source of the drawn chunk.
 
         Losses are sums over a sentence, averaged over the batch, as WeNet's ``asr_model.py``.
         """
         loss, encoder = self.config.loss, self.config.encoder
         weight = loss.ctc_weight if ctc_weight is None else ctc_weight
-        chunk, left = -1, -1
-        if encoder.use_dynamic_chunk:
+        left = -1
+        if chunk is None and encoder.use_dynamic_chunk:
             frames = feats.size(1) // encoder.subsampling
             chunk, left = random_chunk(frames, 100 // encoder.subsampling, encoder.use_dynamic_left_chunk, generator)
-        memory, valid = self.encoder(feats, feat_lengths, chunk, left)
+        memory, valid = self.encoder(feats, feat_lengths, -1 if chunk is None else chunk, left)
         log_probs = self.ctc(memory).transpose(0, 1)
         ctc = functional.ctc_loss(
             log_probs,

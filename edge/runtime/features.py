@@ -19,6 +19,10 @@ class StreamingFbank:
     frame, pre-emphasis 0.97, power spectrum, mel bins from 20 Hz to half the sample rate, natural log floored at
     float32's epsilon.
 
+    ``options.dither`` adds noise before all that, so that digital silence (a muted line, joined recordings) looks
+    like a quiet room instead of something no microphone delivers. The noise is the same in every stream: results
+    can be repeated.
+
     A frame depends on its own samples only, so blocks of any size give the same bits as one block. Memory is
     that of one call: finished frames are popped from the extractor.
     """
@@ -50,6 +54,7 @@ class StreamingFbank:
         except (ValueError, RuntimeError) as error:
             raise OptionsError(f"features: kaldi-native-fbank refuses {options}: {error}") from None
         self._frames = 0
+        self._noise = np.random.default_rng(0)
 
     @property
     def frames(self) -> int:
@@ -59,7 +64,11 @@ class StreamingFbank:
     def accept(self, samples: Samples) -> NDArray[np.float32]:
         """Mono samples (n,) float32 in [-1, 1] at the model's rate -> the frames they complete, (m, mel) float32."""
         if len(samples):
-            self._fbank.accept_waveform(float(self.options.sample_rate), samples * np.float32(32768.0))
+            scaled = samples * np.float32(32768.0)
+            if self.options.dither:
+                noise = self._noise.standard_normal(len(scaled), dtype=np.float32)
+                scaled += np.float32(self.options.dither) * noise
+            self._fbank.accept_waveform(float(self.options.sample_rate), scaled)
         ready = self._fbank.num_frames_ready
         if ready == self._frames:
             return np.zeros((0, self.options.num_mel_bins), np.float32)

@@ -33,6 +33,7 @@ class FeatureOptions:
     frame_length_ms: float = 25.0
     frame_shift_ms: float = 10.0
     window: str = "povey"
+    dither: float = 0.0  # standard deviation of added noise in 16-bit steps; WeNet recognises with 0, Kaldi with 1
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class Manifest:
             "features.num_mel_bins": (features.num_mel_bins, 3, 512),
             "features.frame_length_ms": (features.frame_length_ms, 2.0, 500.0),
             "features.frame_shift_ms": (features.frame_shift_ms, 1.0, 500.0),
+            "features.dither": (features.dither, 0.0, 100.0),
         }
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:

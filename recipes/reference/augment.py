@@ -8,10 +8,14 @@ of time. SpecAugment (arXiv 1904.08779) is applied last.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge.runtime.features import StreamingFbank
+from edge.runtime.manifest import FeatureOptions
 
 Features = NDArray[np.float32]
 
@@ -31,6 +35,7 @@ class AugmentOptions:
     noise: float = 0.7  # probability
     snr: tuple[float, float] = (5.0, 35.0)  # dB
     reverb: float = 0.35  # probability
+    dither: float = 0.3  # probability of the noise that the recognizer's dither of one 16-bit step adds
     masks: int = 2  # SpecAugment masks per axis
     mask_bins: int = 12
     mask_frames: int = 12  # at most this many, and at most 8 % of the utterance
@@ -123,6 +128,29 @@ def mask(x: Features, rng: np.random.Generator, options: AugmentOptions) -> Feat
     return x
 
 
+@functools.cache
+def dither_frames() -> Features:
+    """(frames, mel) of 20 s of white noise of one 16-bit step."""
+    noise = np.random.default_rng(0).normal(0, 1 / 32768, 20 * 16000).astype(np.float32)
+    return StreamingFbank(FeatureOptions()).accept(noise)
+
+
+def silence(x: Features, silent: NDArray[np.bool_], rng: np.random.Generator) -> Features:
+    """Make ``silent`` (frames,) frames digital silence, or faint noise as often.
+
+    The frame beside speech keeps some of its energy, as a 25 ms window over the edge would.
+    """
+    if rng.random() < 0.5:
+        gap = np.full(x.shape, SILENCE, dtype=np.float32)
+    else:
+        gap = (rng.uniform(0, 10) + np.log(rng.gamma(6.0, 1 / 6.0, x.shape))).astype(np.float32)
+    out = np.where(silent[:, None], gap, x)
+    for i in np.flatnonzero(silent[1:] != silent[:-1]):
+        speech, edge = (i, i + 1) if silent[i + 1] else (i + 1, i)
+        out[edge] = np.maximum(gap[edge], x[speech] - np.float32(rng.uniform(0.3, 6.0)))
+    return out
+
+
 def augment(
     x: Features,
     rng: np.random.Generator,
@@ -137,8 +165,8 @@ def augment(
         rng: source of all draws.
         options: their ranges.
         noise: recorded noise (any frames, mel) to mix in, or None.
-        silent: (frames,) where the result becomes digital silence, whatever noise the speech has: recordings
-            that were trimmed and joined sound like that, and their edges must not pass for plosives.
+        silent: (frames,) where the result falls silent, whatever noise the speech has: recordings that were
+            trimmed and joined sound like that, and their edges must not pass for plosives.
     """
     rate = rng.uniform(*options.rate)
     x = change_rate(x, rate)
@@ -162,6 +190,10 @@ def augment(
             x, np.float32(QUANTIZED + rng.normal(0, 0.4)) + rng.normal(0, 0.25, x.shape).astype(np.float32)
         )
     if silent is not None:
-        x = np.where(silent[:, None], np.float32(SILENCE), x)
+        x = silence(x, silent, rng)
+    if rng.random() < options.dither:
+        floor = dither_frames()
+        start = int(rng.integers(len(floor)))
+        x = np.logaddexp(x, np.take(floor, range(start, start + len(x)), axis=0, mode="wrap"))
     x = np.maximum(x, np.float32(SILENCE))
     return mask(x, rng, options).astype(np.float32)

@@ -41,6 +41,9 @@ class MixOptions:
     pool: int = 8  # batches whose utterances are sorted by length together
 
 
+DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
+"""For the last part of training: what the model is for."""
+
 EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
 
 
@@ -114,7 +117,7 @@ class Mixer:
             parts, texts = self._parts(kind)
             x, pauses = self._join(parts)
             noise = self.draw_noise() if self.noise.clips else None
-            hard = self.rng.random() < (0.45 if kind == "joined_digits" else 0.15)
+            hard = self.rng.random() < (0.5 if kind == "joined_digits" else 0.2)
             x = augment(x, self.rng, self.options, noise, pauses if hard else None)
             tokens = tokenize(" ".join(texts))
             repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
@@ -235,4 +238,4 @@ def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
         yield item
 
 
-__all__ = ["EASY", "LIGHT", "UNITS", "Batch", "MixOptions", "Mixer", "collate", "prefetch", "tokenize"]
+__all__ = ["DIGITS", "EASY", "LIGHT", "UNITS", "Batch", "MixOptions", "Mixer", "collate", "prefetch", "tokenize"]

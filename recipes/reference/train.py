@@ -27,7 +27,7 @@ from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from edge.runtime.manifest import FeatureOptions
 from recipes.reference.augment import AugmentOptions
-from recipes.reference.batches import EASY, LIGHT, UNITS, Batch, Mixer, MixOptions, prefetch
+from recipes.reference.batches import DIGITS, EASY, LIGHT, UNITS, Batch, Mixer, MixOptions, prefetch
 from recipes.reference.devset import digit_strings
 from recipes.reference.store import Clip, build, fbank
 
@@ -46,6 +46,7 @@ class TrainOptions:
     floor: float = 5e-5
     weight_decay: float = 1e-2
     clip: float = 5.0
+    streaming: float = 0.0  # share of batches trained in chunks of 640 ms, where the bar is, instead of a drawn size
     average: float = 0.999  # decay of the weight average that is evaluated and shipped
     evaluate_every: int = 400
     save_every: int = 100
@@ -137,6 +138,7 @@ class Trainer:
             batch.tokens.to(self.device),
             batch.token_lengths.to(self.device),
             ctc_weight=weight,
+            chunk=16 if float(torch.rand(())) < self.options.streaming else None,
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -203,13 +205,20 @@ def main() -> None:
     parser.add_argument("--easy-steps", type=int, default=TrainOptions.easy_steps)
     parser.add_argument("--decoder-step", type=int, default=TrainOptions.decoder_step)
     parser.add_argument("--peak", type=float, default=TrainOptions.peak)
+    parser.add_argument("--digits", action="store_true", help="the end of training: mostly digits, in 640 ms chunks")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     configuration = yaml.safe_load(args.config.read_text())
-    options = TrainOptions(steps=args.steps, easy_steps=args.easy_steps, decoder_step=args.decoder_step, peak=args.peak)
+    options = TrainOptions(
+        steps=args.steps,
+        easy_steps=args.easy_steps,
+        decoder_step=args.decoder_step,
+        peak=args.peak,
+        streaming=0.5 if args.digits else 0.0,
+    )
     trainer = Trainer(from_wenet(configuration), options, args.out, torch.device(args.device))
     print(f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters", flush=True)
 
@@ -225,8 +234,10 @@ def main() -> None:
 
     resumed = trainer.resume()
     cut = args.out / "digits.json"  # written by align.py once the model is good enough
+    mix = DIGITS if args.digits else MixOptions()
+    augmentation = AugmentOptions(dither=0.9 if args.digits else 0.3)
     digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
-    mixer = Mixer(store, noise, MixOptions(), AugmentOptions(), options.seed + trainer.step, digits)
+    mixer = Mixer(store, noise, mix, augmentation, options.seed + trainer.step, digits)
     cmvn_path = args.out / "global_cmvn"
     if resumed and cmvn_path.exists():
         cmvn = json.loads(cmvn_path.read_text())
