@@ -51,7 +51,7 @@ convert: $(VENV)/.convert
 
 # The bundle that make demo runs, from the checkpoint in models/reference.
 bundle: $(VENV)/.convert
-	$(BIN)/u2edge convert models/reference -o models/reference-bundle --storage fp16 --dither 1 --force
+	$(BIN)/u2edge convert models/reference -o models/reference-bundle --storage fp16 --dither 1 --reencode --force
 
 # The number in the README: word error rate on human digit strings of held-out speakers.
 digits: $(VENV)/.dev

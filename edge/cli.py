@@ -48,6 +48,13 @@ LeftChunks = Annotated[
 Rescoring = Annotated[
     bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
 ]
+Reencode = Annotated[
+    bool | None,
+    typer.Option(
+        "--reencode/--no-reencode",
+        help="Encode a finished utterance again in full context before rescoring. [default: as the bundle says]",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Threads of the inference engine. [default: physical cores, at most 4]"),
@@ -64,6 +71,9 @@ def convert(
         float,
         typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps; for digital silence."),
     ] = 0.0,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="Recommend a second pass in full context when an utterance ends.")
+    ] = False,
     audio: Annotated[
         Path | None, typer.Option(help="Speech for the parity check. [default: models/reference/samples, else noise]")
     ] = None,
@@ -72,7 +82,7 @@ def convert(
     """Convert a WeNet checkpoint into a bundle, and prove that it computes the same."""
     from edge.commands.convert import run
 
-    run(checkpoint, out, storage.value, name, dither, audio, force)
+    run(checkpoint, out, storage.value, name, dither, reencode, audio, force)
 
 
 @app.command(epilog="Example: u2edge transcribe models/reference/samples/*.flac --chunk-ms 320")
@@ -83,6 +93,7 @@ def transcribe(
     full_context: FullContext = False,
     left_chunks: LeftChunks = -1,
     rescoring: Rescoring = True,
+    reencode: Reencode = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept by the CTC search and rescored.")] = 10,
     endpoint: Annotated[
         bool, typer.Option("--endpoint/--no-endpoint", help="Start a new line after a pause of 1 s or after 20 s.")
@@ -103,6 +114,7 @@ def transcribe(
         full_context=full_context,
         left_chunks=left_chunks,
         rescoring=rescoring,
+        reencode=reencode,
         beam=beam,
         nbest=nbest,
         endpoint=EndpointOptions() if endpoint else None,
@@ -122,6 +134,7 @@ def demo(
     chunk_ms: ChunkMs = None,
     left_chunks: LeftChunks = 16,
     rescoring: Rescoring = True,
+    reencode: Reencode = None,
     threads: Threads = None,
 ) -> None:
     """Recognise speech live: from the microphone, else from bundled samples at real-time pace."""
@@ -129,7 +142,7 @@ def demo(
 
     from edge.runtime import DecodeOptions
 
-    decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring)
+    decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring, reencode=reencode)
     # By name: edge imports none of the other folders.
     terminal = importlib.import_module("demo.terminal")
     raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads))

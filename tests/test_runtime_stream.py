@@ -323,3 +323,18 @@ def test_one_call_with_much_audio_is_worked_off_in_parts() -> None:
     stream = recognizer("dense_u2pp").stream(options)
     expected = feed(recognizer("dense_u2pp").stream(options), audio(32.0), sizes=(16000,))
     assert stream.accept(audio(32.0), 16000) + stream.finish() == expected and len(expected) == 7
+
+
+def test_a_second_pass_in_full_context_gives_what_full_context_gives() -> None:
+    loaded = recognizer("moe_u2pp")
+    sound = audio(6.0)
+    full = feed(loaded.stream(DecodeOptions(full_context=True)), sound)
+    for chunk in (4, 16):
+        stream = loaded.stream(DecodeOptions(chunk=chunk, endpoint=None, reencode=True))
+        again = feed(stream, sound)
+        assert [r.text for r in again] == [r.text for r in full]
+        assert again[0].nbest[0].score == pytest.approx(full[0].nbest[0].score, abs=1e-3)
+        assert [t.start_ms for t in again[0].tokens] == [t.start_ms for t in full[0].tokens]
+    # The plain stream differs, or this test would show nothing.
+    plain = feed(loaded.stream(DecodeOptions(chunk=4, endpoint=None)), sound)
+    assert plain[0].nbest[0].score != pytest.approx(full[0].nbest[0].score, abs=1e-3)

@@ -14,7 +14,9 @@ from edge.export.options import ExportOptions
 SAMPLES = Path("models/reference/samples")
 
 
-def run(checkpoint: Path, out: Path, storage: str, name: str, dither: float, audio: Path | None, force: bool) -> None:
+def run(
+    checkpoint: Path, out: Path, storage: str, name: str, dither: float, reencode: bool, audio: Path | None, force: bool
+) -> None:
     """Convert, saying what happens; raises EdgeError."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # paths may hold [brackets] and :colons:
     if audio is None:
@@ -23,6 +25,7 @@ def run(checkpoint: Path, out: Path, storage: str, name: str, dither: float, aud
         export=ExportOptions(storage="fp16" if storage == "fp16" else "fp32"),
         name=name,
         dither=dither,
+        reencode=reencode,
         overwrite=force,
         audio=audio,
     )

@@ -65,6 +65,7 @@ class ConvertOptions:
     name: str = ""  # default: the experiment folder's name
     overwrite: bool = False
     dither: float = 0.0  # noise the recognizer adds, in 16-bit steps; see edge.runtime.features
+    reencode: bool = False  # recommend a second pass in full context to the recognizer
     audio: Path | None = None  # speech for the parity check; default: coloured noise
     tolerance: float = TOLERANCE
 
@@ -241,6 +242,7 @@ def _manifest(experiment: Experiment, options: ConvertOptions) -> Manifest:
             why_not_streaming=why_not,
             max_chunk=100 // e.subsampling,
             static_chunk=0 if e.use_dynamic_chunk else e.static_chunk_size,
+            reencode=options.reencode and not why_not and bool(e.use_dynamic_chunk),
             max_positions=MAX_POSITIONS,
         ),
         caches=CacheShape(e.num_blocks, e.attention_heads, e.head_dim, e.output_size, e.conv_context),

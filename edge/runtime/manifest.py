@@ -57,6 +57,7 @@ class StreamOptions:
     why_not_streaming: str = ""  # one sentence when streaming is False
     max_chunk: int = 25  # frames; the largest chunk seen in training (WeNet: one second)
     static_chunk: int = 0  # frames; > 0: the model was trained for this chunk only
+    reencode: bool = False  # recommended: encode a finished utterance again in full context before rescoring
     max_positions: int = 5000  # frames; the position table ends here
 
     def encoder_frames(self, feature_frames: int) -> int:

@@ -33,6 +33,10 @@ class DecodeOptions:
     """Prefixes kept by the CTC search, and hypotheses to rescore; a smaller vocabulary makes it smaller."""
     rescoring: bool = True
     """Let the attention decoders choose among the hypotheses when an utterance ends."""
+    reencode: bool | None = None
+    """Encode a finished utterance once more, in full context, before rescoring: as accurate as ``full_context``
+    while words still appear chunk by chunk. It costs one pass over the utterance when it ends. None: as the
+    bundle recommends."""
     ctc_weight: float = 0.5
     """Weight of the CTC score beside the attention score."""
     reverse_weight: float | None = None
@@ -57,6 +61,7 @@ class Plan:
     beam: int
     nbest: int
     rescoring: bool
+    reencode: bool
     ctc_weight: float
     reverse_weight: float
     endpoint: EndpointOptions | None
@@ -118,10 +123,22 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
         beam=beam,
         nbest=options.nbest,
         rescoring=options.rescoring,
+        reencode=_reencode(options, manifest),
         ctc_weight=options.ctc_weight,
         reverse_weight=reverse,
         endpoint=None if options.full_context else options.endpoint,
     )
+
+
+def _reencode(options: DecodeOptions, manifest: Manifest) -> bool:
+    if options.reencode and manifest.stream.static_chunk:
+        raise OptionsError(
+            f"reencode: this model was trained with chunks of {manifest.stream.static_chunk} frames only and has no "
+            f"full context; {supported(manifest)}"
+        )
+    if options.full_context or not options.rescoring:
+        return False
+    return manifest.stream.reencode if options.reencode is None else options.reencode
 
 
 def supported(manifest: Manifest) -> str:

@@ -126,6 +126,7 @@ class Stream:
         """Start a new utterance where the last one ended (WeNet's ``ResetContinuousDecoding``)."""
         self._state = initial_state(self._manifest.caches, self.plan.left_frames)
         self._encoder_out: list[NDArray[np.float32]] = []
+        self._windows: list[Frames] = []
         self._start = self._chunker.position * self._manifest.features.frame_shift_ms  # ms
         self._search.reset()
         if self._endpointer:
@@ -152,7 +153,9 @@ class Stream:
         self._state, self._expert_counts, self._shown = step.state, step.expert_counts, None
         self._search.advance(step.log_probs)
         searched = time.perf_counter()
-        if self.plan.rescoring:
+        if self.plan.reencode:
+            self._windows.append(window)
+        elif self.plan.rescoring:
             self._encoder_out.append(step.encoder_out)
         self._account(began, encoded, searched)
         # As in WeNet, the last chunk of the stream is not asked for an endpoint: finish() ends the utterance.
@@ -187,13 +190,30 @@ class Stream:
         self._reset()
         return results
 
+    def _full_context(self) -> tuple[list[CtcHypothesis], NDArray[np.float32]]:
+        """Hypotheses and encoder output (frames, dim) of the finished utterance, encoded again as a whole.
+
+        The first pass stays in charge of what was said at all: when the second one hears nothing, the first's
+        hypotheses are rescored.
+        """
+        *windows, last = self._windows
+        features = np.concatenate([*(window[: self._chunker.stride] for window in windows), last])
+        step = self._backend.step(features, initial_state(self._manifest.caches, -1))
+        search = CtcPrefixBeamSearch(self.plan.beam, self._manifest.tokens.blank)
+        search.advance(step.log_probs)
+        return (search if search.decoded_something() else self._search).nbest(), step.encoder_out
+
     def _rescored(self) -> Result:
         began = time.perf_counter()
         tokens = self._manifest.tokens
+        if self.plan.reencode:
+            nbest, encoder_out = self._full_context()
+        else:
+            nbest, encoder_out = self._search.nbest(), np.concatenate(self._encoder_out)
         ranked = attention_rescoring(
-            self._search.nbest(),
+            nbest,
             self._backend.rescore,
-            np.concatenate(self._encoder_out),
+            encoder_out,
             sos=tokens.sos,
             eos=tokens.eos,
             vocabulary=tokens.size,
@@ -201,7 +221,7 @@ class Stream:
             reverse_weight=self.plan.reverse_weight,
         )
         self.stats.rescoring_s += time.perf_counter() - began
-        nbest = tuple(
+        listed = tuple(
             Hypothesis(
                 self._tokens.text(r.hypothesis.tokens),
                 r.hypothesis.tokens,
@@ -212,7 +232,7 @@ class Stream:
             for r in ranked[: self.plan.nbest]
         )
         best = ranked[0]
-        return self._result(best.hypothesis, best.token_confidences, best.confidence, True, nbest)
+        return self._result(best.hypothesis, best.token_confidences, best.confidence, True, listed)
 
     def _ctc_only(self) -> Result:
         ranked = self._search.nbest()

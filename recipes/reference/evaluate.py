@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--chunk-ms", type=float, default=640.0)
     parser.add_argument("--full-context", action="store_true")
     parser.add_argument("--no-rescoring", action="store_true")
+    parser.add_argument("--no-reencode", action="store_true", help="rescore on the encoder output of the chunks")
     parser.add_argument("--limit", type=int, default=0, help="only the first N recordings")
     parser.add_argument("--errors", type=Path, help="write every wrong recording with its text as JSON lines")
     args = parser.parse_args()
@@ -35,6 +36,7 @@ def main() -> None:
         chunk_ms=None if args.full_context else args.chunk_ms,
         full_context=args.full_context,
         rescoring=not args.no_rescoring,
+        reencode=False if args.no_reencode else None,
     )
     rows = [r for r in read_manifest(args.corpus) if r["split"] == args.split]
     rows = rows[: args.limit or len(rows)]
@@ -49,7 +51,10 @@ def main() -> None:
     if args.errors:
         args.errors.write_text("".join(json.dumps(w) + "\n" for w in wrong))
     mode = "full context" if args.full_context else f"{args.chunk_ms:g} ms chunks"
-    table = Table(title=f"{args.corpus.name}, {mode}, {'CTC only' if args.no_rescoring else 'rescoring'}")
+    second = "CTC only" if args.no_rescoring else "rescoring"
+    if recognizer.stream(decode).plan.reencode:
+        second = "second pass in full context, rescoring"
+    table = Table(title=f"{args.corpus.name}, {mode}, {second}")
     for column in ("speakers", "recordings", "words", "WER %", "sub", "del", "ins"):
         table.add_column(column, justify="left" if column == "speakers" else "right")
     groups = dict(sorted(pairs.items()))
