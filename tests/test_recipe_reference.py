@@ -19,6 +19,7 @@ from recipes.reference.augment import (
     reverberate,
     warp_frequency,
 )
+from recipes.reference.average import average
 from recipes.reference.batches import UNITS, Mixer, MixOptions, collate, tokenize
 from recipes.reference.devset import digit_strings
 from recipes.reference.store import Clip, FeatureStore
@@ -167,3 +168,14 @@ def test_dev_strings_hold_out_speakers_and_use_every_recording_once() -> None:
     assert sum(len(u.text.split()) for u in dev if u.speaker == "fsdd-theo") >= 470  # of 480; a short rest is dropped
     again = digit_strings(corpus)
     assert all(np.array_equal(a.samples, b.samples) and a.text == b.text for a, b in zip(dev, again))
+
+
+def test_average_of_snapshots_is_their_mean(tmp_path: Path) -> None:
+    a, b = {"x": torch.tensor([1.0, 3.0])}, {"x": torch.tensor([2.0, 5.0])}
+    for name, state in (("a.pt", a), ("b.pt", b)):
+        torch.save({k: v.half() for k, v in state.items()}, tmp_path / name)
+    mean = average([tmp_path / "a.pt", tmp_path / "b.pt"])
+    assert mean["x"].tolist() == [1.5, 4.0]
+    torch.save({"y": torch.zeros(2)}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="one model"):
+        average([tmp_path / "a.pt", tmp_path / "c.pt"])

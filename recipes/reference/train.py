@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,6 +278,9 @@ def main() -> None:
                 log.write(json.dumps({"step": trainer.step, "hours": trainer.audio_seconds / 3600, **scores}) + "\n")
                 log.flush()
                 write_experiment(trainer, cmvn, configuration)
+                snapshots = args.out / "snapshots"  # for average.py
+                snapshots.mkdir(exist_ok=True)
+                shutil.copyfile(args.out / "final.pt", snapshots / f"step-{trainer.step:06d}.pt")
     except KeyboardInterrupt:
         print("interrupted; start again with the same command to go on")
     trainer.save()
