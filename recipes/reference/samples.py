@@ -26,7 +26,8 @@ SOURCES = """# Where these recordings come from
 The human digits were upsampled from 8 kHz and joined into strings with pauses.
 
 The human strings are three that the model understands, so that a first try shows what it can do; how often it
-fails is in the model card. The model never saw the speaker "theo" in training. Synthetic voices are no evidence about human speech.
+fails is in the model card. The model never saw the speaker "theo" in training. Synthetic voices are no evidence
+about human speech.
 """
 
 
