@@ -69,6 +69,15 @@ def test_the_bundle_computes_what_torch_computes(recognizer: Recognizer) -> None
     assert (step.expert_counts.sum(1) == 2 * len(expected)).all()
 
 
+def test_the_second_pass_gives_what_full_context_gives(recognizer: Recognizer) -> None:
+    assert recognizer.manifest.stream.reencode
+    for sample in SAMPLES:
+        (again,) = recognizer.transcribe(sample, options=DecodeOptions(endpoint=None))
+        (whole,) = recognizer.transcribe(sample, options=DecodeOptions(full_context=True))
+        assert again.text == whole.text
+        assert again.nbest[0].score == pytest.approx(whole.nbest[0].score, abs=1e-3)
+
+
 def test_silence_gives_no_text(recognizer: Recognizer) -> None:
     rng = np.random.default_rng(0)
     for level in (0.0, 1 / 32768, 1e-3):

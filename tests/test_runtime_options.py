@@ -90,3 +90,15 @@ def test_one_decoder_has_no_reverse_weight() -> None:
     assert plan(DecodeOptions(), bundle).reverse_weight == 0.0
     with pytest.raises(OptionsError, match="no right-to-left decoder"):
         plan(DecodeOptions(reverse_weight=0.3), bundle)
+
+
+def test_second_pass_follows_the_bundle_unless_told_otherwise() -> None:
+    recommended = with_stream(reencode=True)
+    assert not plan(DecodeOptions(), BUNDLE).reencode and plan(DecodeOptions(), recommended).reencode
+    assert plan(DecodeOptions(reencode=True), BUNDLE).reencode
+    assert not plan(DecodeOptions(reencode=False), recommended).reencode
+    # Without rescoring there is no second pass, and full context needs none.
+    assert not plan(DecodeOptions(rescoring=False), recommended).reencode
+    assert not plan(DecodeOptions(full_context=True), recommended).reencode
+    with pytest.raises(OptionsError, match=r"reencode.*chunks of 16 frames only"):
+        plan(DecodeOptions(reencode=True), with_stream(static_chunk=16))
