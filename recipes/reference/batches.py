@@ -41,6 +41,9 @@ class MixOptions:
     pool: int = 8  # batches whose utterances are sorted by length together
 
 
+SPEECH = MixOptions(0.24, 0.10, 0.14, 0.32, 0.04, 0.16)
+"""Digits and sentences alike: 200 speakers of sentences keep the encoder general while it learns the digits."""
+
 DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
 """For the last part of training: what the model is for."""
 
@@ -238,4 +241,16 @@ def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
         yield item
 
 
-__all__ = ["DIGITS", "EASY", "LIGHT", "UNITS", "Batch", "MixOptions", "Mixer", "collate", "prefetch", "tokenize"]
+__all__ = [
+    "DIGITS",
+    "EASY",
+    "LIGHT",
+    "SPEECH",
+    "UNITS",
+    "Batch",
+    "MixOptions",
+    "Mixer",
+    "collate",
+    "prefetch",
+    "tokenize",
+]

@@ -19,6 +19,7 @@ from typing import Any
 
 import jiwer
 import numpy as np
+import soundfile
 import torch
 import yaml
 from torch import Tensor, nn
@@ -28,10 +29,11 @@ from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from edge.runtime.manifest import FeatureOptions
 from recipes.reference.augment import AugmentOptions
-from recipes.reference.batches import DIGITS, EASY, LIGHT, UNITS, Batch, Mixer, MixOptions, prefetch
+from recipes.reference.batches import DIGITS, EASY, LIGHT, SPEECH, UNITS, Batch, Mixer, MixOptions, prefetch
 from recipes.reference.devset import digit_strings
-from recipes.reference.store import Clip, build, fbank
+from recipes.reference.store import Clip, build, fbank, read_manifest
 
+MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS}
 HERE = Path(__file__).parent
 
 
@@ -127,6 +129,12 @@ class Trainer:
         self.step, self.audio_seconds = state["step"], state["audio_seconds"]
         return True
 
+    def start_from(self, path: Path) -> None:
+        """Take the averaged weights of another run's resume.pt; the schedule starts anew."""
+        state = torch.load(path, map_location=self.device, weights_only=True)["average"]
+        self.model.load_state_dict(state)
+        self.average.load_state_dict(state)
+
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One update; returns the losses per sentence."""
         for group in self.optimizer.param_groups:
@@ -206,7 +214,12 @@ def main() -> None:
     parser.add_argument("--easy-steps", type=int, default=TrainOptions.easy_steps)
     parser.add_argument("--decoder-step", type=int, default=TrainOptions.decoder_step)
     parser.add_argument("--peak", type=float, default=TrainOptions.peak)
-    parser.add_argument("--digits", action="store_true", help="the end of training: mostly digits, in 640 ms chunks")
+    parser.add_argument("--mix", choices=MIXES, default="base", help="what is drawn how often (batches.py)")
+    parser.add_argument("--streaming", type=float, default=0.0, help="share of batches in 640 ms chunks")
+    parser.add_argument(
+        "--dither", type=float, default=AugmentOptions.dither, help="share with one 16-bit step of noise"
+    )
+    parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -218,7 +231,7 @@ def main() -> None:
         easy_steps=args.easy_steps,
         decoder_step=args.decoder_step,
         peak=args.peak,
-        streaming=0.5 if args.digits else 0.0,
+        streaming=args.streaming,
     )
     trainer = Trainer(from_wenet(configuration), options, args.out, torch.device(args.device))
     print(f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters", flush=True)
@@ -228,19 +241,26 @@ def main() -> None:
     store = build([c for c in corpora if (c / "manifest.jsonl").exists()], features / "speech", "train")
     noise = build([args.speech / "noise"], features / "noise", "train")
     print(f"{store.seconds() / 3600:.1f} h of speech, {noise.seconds() / 60:.0f} min of noise", flush=True)
-    dev: dict[str, list[tuple[np.ndarray, str]]] = {"theo": [], "so762": []}
+    dev: dict[str, list[tuple[np.ndarray, str]]] = {"theo": [], "so762": [], "sentences": []}
     for u in digit_strings(args.speech / "digits-human"):
         name = "theo" if u.speaker.startswith("fsdd") else "so762"
         dev[name].append((fbank(u.samples, FeatureOptions()), u.text))
+    sentences = args.speech / "sentences-human"
+    rows = [r for r in read_manifest(sentences) if r["split"] == "dev" and r["audio"].startswith("so762")]
+    for row in rows[::3]:  # a third of them follows the course well enough
+        samples, _ = soundfile.read(sentences / row["audio"], dtype="float32")
+        dev["sentences"].append((fbank(samples, FeatureOptions()), row["text"]))
 
     resumed = trainer.resume()
+    if not resumed and args.init:
+        trainer.start_from(args.init)
+        shutil.copyfile(args.init.parent / "global_cmvn", args.out / "global_cmvn")
     cut = args.out / "digits.json"  # written by align.py once the model is good enough
-    mix = DIGITS if args.digits else MixOptions()
-    augmentation = AugmentOptions(dither=0.9 if args.digits else 0.3)
+    augmentation = AugmentOptions(dither=args.dither)
     digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
-    mixer = Mixer(store, noise, mix, augmentation, options.seed + trainer.step, digits)
+    mixer = Mixer(store, noise, MIXES[args.mix], augmentation, options.seed + trainer.step, digits)
     cmvn_path = args.out / "global_cmvn"
-    if resumed and cmvn_path.exists():
+    if cmvn_path.exists() and (resumed or args.init):
         cmvn = json.loads(cmvn_path.read_text())
     else:
         frames = np.concatenate([mixer.draw()[0] for _ in range(600)]).astype(np.float64)
