@@ -1,1 +1,1 @@
-"""What the experts see: corpora, routing coverage, observers. Not built yet (issue 3)."""
+"""What the experts see: corpora, routing coverage, observers."""

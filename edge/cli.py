@@ -4,6 +4,7 @@ can transcribe and a machine without a microphone can convert."""
 from __future__ import annotations
 
 import enum
+import importlib
 import io
 import sys
 from pathlib import Path
@@ -11,6 +12,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from edge.cli_options import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    ChunkMs,
+    FullContext,
+    LeftChunks,
+    Reencode,
+    Rescoring,
+    Threads,
+)
 from edge.runtime.errors import EdgeError
 
 app = typer.Typer(
@@ -22,43 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DEFAULT_BUNDLE = Path("models/reference-bundle")
-
 
 class Storage(enum.StrEnum):
     """How weights lie on disk; arithmetic is fp32 either way."""
 
     fp32 = "fp32"
     fp16 = "fp16"
-
-
-BundleOption = Annotated[
-    Path, typer.Option("--bundle", "-b", help="Bundle directory, as u2edge convert writes it.", show_default=True)
-]
-ChunkMs = Annotated[
-    float | None,
-    typer.Option(help="Milliseconds of audio per chunk, a multiple of the encoder frame (40 ms). [default: 640]"),
-]
-FullContext = Annotated[
-    bool, typer.Option("--full-context", help="Encode each file at once: most accurate, no partial results.")
-]
-LeftChunks = Annotated[
-    int, typer.Option(help="Chunks of history that attention sees; -1: all of the utterance, 0: none.")
-]
-Rescoring = Annotated[
-    bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
-]
-Reencode = Annotated[
-    bool | None,
-    typer.Option(
-        "--reencode/--no-reencode",
-        help="Encode a finished utterance again in full context before rescoring. [default: as the bundle says]",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: physical cores, at most 4]"),
-]
 
 
 @app.command(epilog="Example: u2edge convert exp/u2pp_moe -o build/u2pp-bundle")
@@ -138,14 +118,17 @@ def demo(
     threads: Threads = None,
 ) -> None:
     """Recognise speech live: from the microphone, else from bundled samples at real-time pace."""
-    import importlib
-
     from edge.runtime import DecodeOptions
 
     decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring, reencode=reencode)
     # By name: edge imports none of the other folders.
     terminal = importlib.import_module("demo.terminal")
     raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads))
+
+
+for _module in ("calibration.cli", "quant.cli", "quant.cli_measure", "quant.cli_report"):
+    # By name, as edge imports none of the other folders; these modules hold options only.
+    importlib.import_module(_module).register(app)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""How numbers shrink: schemes, per-expert scales, tuning, the report of what it cost. Not built yet (issue 3)."""
+"""How numbers shrink: schemes, per-expert scales, tuning, the report of what it cost."""

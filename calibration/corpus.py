@@ -1,0 +1,134 @@
+"""Corpora by manifest: the recordings that calibration listens to and that word error rates are measured on.
+
+A manifest is a JSONL file, one object per line with at least ``audio`` (a path relative to the manifest) and ``text``
+(lower-case words; may be missing where only sound matters); ``speaker`` and ``split`` are used when present. WeNet's
+``data.list`` (``key``, ``wav``, ``txt``) is read as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.runtime.errors import EdgeError
+
+MANIFEST = "manifest.jsonl"
+_MAX_LINE = 1 << 20  # characters; more is not a manifest
+
+
+class CorpusError(EdgeError, ValueError):
+    """A manifest that cannot be used; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording. ``name`` identifies it in profiles and reports: the audio path as the manifest writes it."""
+
+    name: str
+    audio: Path
+    text: str = ""
+    speaker: str = ""
+    split: str = ""
+
+
+def read_corpus(
+    paths: Path | Sequence[Path],
+    split: str | None = None,
+    limit: int = 0,
+    match: str = "",
+    need_text: bool = False,
+) -> list[Utterance]:
+    """Utterances of one or more manifests, in their order.
+
+    Args:
+        paths: JSONL files, or folders that hold ``manifest.jsonl``.
+        split: only lines of this split; lines without one always count. None: all.
+        limit: at most this many, spread evenly over the corpus; 0: all.
+        match: only names that contain this.
+        need_text: every utterance must have a transcript.
+
+    Raises:
+        CorpusError: no manifest, a line that is not JSON or lacks a field, a name met twice, a recording that does
+            not exist, or nothing left.
+    """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    found: dict[str, Utterance] = {}
+    total = 0
+    for path in paths:
+        manifest = path / MANIFEST if path.is_dir() else path
+        prefix = f"{manifest.parent.name}/" if len(paths) > 1 else ""
+        for where, row in _rows(manifest):
+            total += 1
+            utterance = _utterance(manifest, prefix, where, row, need_text)
+            if split is not None and utterance.split not in ("", split):
+                continue
+            if match not in utterance.name:
+                continue
+            if utterance.name in found:
+                raise CorpusError(f"{where}: {utterance.name!r} was listed before; every recording may appear once")
+            if not utterance.audio.is_file():
+                raise CorpusError(
+                    f"{where}: expected the recording {utterance.audio}, found none; "
+                    "paths are relative to the manifest's folder"
+                )
+            found[utterance.name] = utterance
+    if not found:
+        named = ", ".join(map(str, paths))
+        wanted = f" of split {split!r}" if split is not None else ""
+        wanted += f" with {match!r} in the name" if match else ""
+        raise CorpusError(f"{named}: expected at least one utterance{wanted}, found {total} lines and none that fits")
+    return spread(list(found.values()), limit)
+
+
+def spread(utterances: list[Utterance], limit: int) -> list[Utterance]:
+    """At most ``limit`` of them (0: all), evenly spaced, so that a small share still meets every speaker."""
+    if limit <= 0 or limit >= len(utterances):
+        return utterances
+    return [utterances[i * len(utterances) // limit] for i in range(limit)]
+
+
+def write_manifest(utterances: Iterable[Utterance], path: Path) -> None:
+    """A manifest of ``utterances`` with absolute audio paths; written beside and renamed."""
+    lines = []
+    for u in utterances:
+        row = {"audio": str(u.audio.resolve()), "text": u.text, "speaker": u.speaker, "split": u.split}
+        lines.append(json.dumps({k: v for k, v in row.items() if v or k == "audio"}, ensure_ascii=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    if not manifest.is_file():
+        raise CorpusError(
+            f"{manifest}: expected a manifest (JSONL with audio and text) or a folder with {MANIFEST}, found none"
+        )
+    with manifest.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{manifest}:{number}"
+            if len(line) > _MAX_LINE:
+                raise CorpusError(f"{where}: expected a JSON object of one line, found {len(line)} characters")
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise CorpusError(f"{where}: expected one JSON object per line ({error})") from None
+            if not isinstance(row, dict):
+                raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield where, row
+
+
+def _utterance(manifest: Path, prefix: str, where: str, row: dict[str, Any], need_text: bool) -> Utterance:
+    audio = row.get("audio", row.get("wav"))
+    text = row.get("text", row.get("txt", ""))
+    if not isinstance(audio, str) or not audio:
+        raise CorpusError(f"{where}: expected a field 'audio' with a path, found {', '.join(sorted(row)) or 'nothing'}")
+    if not isinstance(text, str) or (need_text and not text.strip()):
+        raise CorpusError(f"{where}: expected a field 'text' with the words of {audio}, found {text!r}")
+    speaker, split = str(row.get("speaker", "")), str(row.get("split", ""))
+    return Utterance(prefix + audio, manifest.parent / audio, " ".join(text.split()), speaker, split)
