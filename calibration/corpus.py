@@ -11,12 +11,18 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge.runtime.errors import EdgeError
 
 MANIFEST = "manifest.jsonl"
+AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
+"""Endings of the recordings in a folder without manifest."""
+
 _MAX_LINE = 1 << 20  # characters; more is not a manifest
+
+
+T = TypeVar("T")
 
 
 class CorpusError(EdgeError, ValueError):
@@ -40,15 +46,18 @@ def read_corpus(
     limit: int = 0,
     match: str = "",
     need_text: bool = False,
+    check_files: bool = True,
 ) -> list[Utterance]:
     """Utterances of one or more manifests, in their order.
 
     Args:
-        paths: JSONL files, or folders that hold ``manifest.jsonl``.
+        paths: JSONL files, or folders that hold ``manifest.jsonl`` or, without one, audio files each with its
+            transcript beside it (``a.flac``, ``a.txt``).
         split: only lines of this split; lines without one always count. None: all.
         limit: at most this many, spread evenly over the corpus; 0: all.
         match: only names that contain this.
         need_text: every utterance must have a transcript.
+        check_files: every recording must exist; False leaves that to who reads them.
 
     Raises:
         CorpusError: no manifest, a line that is not JSON or lacks a field, a name met twice, a recording that does
@@ -60,7 +69,8 @@ def read_corpus(
     for path in paths:
         manifest = path / MANIFEST if path.is_dir() else path
         prefix = f"{manifest.parent.name}/" if len(paths) > 1 else ""
-        for where, row in _rows(manifest):
+        rows = _pairs(path) if path.is_dir() and not manifest.is_file() else _rows(manifest)
+        for where, row in rows:
             total += 1
             utterance = _utterance(manifest, prefix, where, row, need_text)
             if split is not None and utterance.split not in ("", split):
@@ -69,7 +79,7 @@ def read_corpus(
                 continue
             if utterance.name in found:
                 raise CorpusError(f"{where}: {utterance.name!r} was listed before; every recording may appear once")
-            if not utterance.audio.is_file():
+            if check_files and not utterance.audio.is_file():
                 raise CorpusError(
                     f"{where}: expected the recording {utterance.audio}, found none; "
                     "paths are relative to the manifest's folder"
@@ -83,7 +93,7 @@ def read_corpus(
     return spread(list(found.values()), limit)
 
 
-def spread(utterances: list[Utterance], limit: int) -> list[Utterance]:
+def spread(utterances: list[T], limit: int) -> list[T]:
     """At most ``limit`` of them (0: all), evenly spaced, so that a small share still meets every speaker."""
     if limit <= 0 or limit >= len(utterances):
         return utterances
@@ -121,6 +131,23 @@ def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}")
             yield where, row
+
+
+def _pairs(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Audio files directly in ``folder``, by name, as lines of a manifest."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO)
+    if not files:
+        raise CorpusError(
+            f"{folder}: expected {MANIFEST} (JSONL with audio and text) or audio files ({' '.join(AUDIO)}), found none"
+        )
+    for path in files:
+        transcript = path.with_suffix(".txt")
+        row = {"audio": path.name}
+        if transcript.is_file():
+            if transcript.stat().st_size > _MAX_LINE:
+                raise CorpusError(f"{transcript}: expected a transcript, found {transcript.stat().st_size} bytes")
+            row["text"] = transcript.read_text(encoding="utf-8", errors="replace")
+        yield str(path), row
 
 
 def _utterance(manifest: Path, prefix: str, where: str, row: dict[str, Any], need_text: bool) -> Utterance:

@@ -21,6 +21,7 @@ BINS = 2 * SIDE + 1
 """Bins: SIDE negative ones (most negative first), one around zero, SIDE positive ones."""
 
 _BASE = (127 + _LOWEST) * _PER_OCTAVE  # index of 2**_LOWEST's bin in the shifted bits
+_CODES = 1 << (31 - _SHIFT)  # values of the shifted bits, per sign
 
 Array = NDArray[np.float32]
 
@@ -31,6 +32,18 @@ def bin_index(values: Array) -> NDArray[np.int64]:
     magnitude = ((bits & 0x7FFFFFFF) >> _SHIFT).astype(np.int64) - _BASE
     magnitude = np.minimum(magnitude, SIDE - 1)
     return np.where(magnitude < 0, SIDE, np.where(bits < 0, SIDE - 1 - magnitude, SIDE + 1 + magnitude))
+
+
+def count(values: Array) -> NDArray[np.int64]:
+    """(BINS,) how many of ``values`` fall into each bin: the histogram of ``bin_index``, several times faster."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint32)
+    raw = np.bincount((bits >> _SHIFT).view(np.int32), minlength=2 * _CODES).astype(np.int64, copy=False)
+    counts = np.empty(BINS, np.int64)
+    counts[SIDE] = raw[:_BASE].sum() + raw[_CODES : _CODES + _BASE].sum()
+    for code, inner, last in ((0, slice(SIDE + 1, BINS), -1), (_CODES, slice(SIDE - 1, None, -1), 0)):
+        counts[inner] = raw[code + _BASE : code + _BASE + SIDE]
+        counts[last] += raw[code + _BASE + SIDE : code + _CODES].sum()
+    return counts
 
 
 def edges() -> NDArray[np.float64]:
@@ -68,8 +81,7 @@ class Site:
         """Of ``values (rows, features)``; ``rows`` where the array is laid out otherwise."""
         if not values.size:
             return cls.empty()
-        counts = np.bincount(bin_index(values).reshape(-1), minlength=BINS)
-        return cls(len(values) if rows is None else rows, float(values.min()), float(values.max()), counts)
+        return cls(len(values) if rows is None else rows, float(values.min()), float(values.max()), count(values))
 
     @property
     def seen(self) -> bool:

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,15 @@ VERSION = 1
 WEIGHT_ONE = 1 << 20
 """A routing weight of 1.0 in the fixed-point sums."""
 
+PART_MEMBER = "part.json"
+"""In the archive of an unfinished run (``calibration.run``), beside what a profile holds."""
+
 _MAX_BYTES = 2 << 30
-_MAX_HEADER = 256 << 20
+# What zipfile, zlib, json and numpy raise for files that are not what they should be.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, MemoryError, OverflowError),
+    *(AttributeError, KeyError, IndexError, TypeError, ValueError),
+)
 
 
 class ProfileError(EdgeError, ValueError):
@@ -205,11 +213,11 @@ class Profile:
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, path: Path) -> Profile:
-        """Read and check a profile.
+    def load(cls, path: Path, unfinished: bool = False) -> Profile:
+        """Read and check a profile; with ``unfinished``, the state of a run that was stopped.
 
         Raises:
-            ProfileError: not a profile, another version, or damaged.
+            ProfileError: not a profile, another version, damaged, or not (un)finished.
         """
         if not path.is_file():
             raise ProfileError(
@@ -220,6 +228,12 @@ class Profile:
             with zipfile.ZipFile(path) as archive:
                 if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
                     raise ProfileError(f"{path}: expected less than {_MAX_BYTES >> 30} GB of statistics")
+                if (PART_MEMBER in archive.namelist()) != unfinished:
+                    raise ProfileError(
+                        f"{path}: expected {'the state of a stopped run' if unfinished else 'a finished profile'}, "
+                        + ("found a profile" if unfinished else "found an unfinished run; continue it: ")
+                        + ("" if unfinished else "type the same u2edge calibrate command again")
+                    )
                 header = json.loads(archive.read("header.json"))
                 arrays = {
                     info.filename.removesuffix(".npy"): np.lib.format.read_array(
@@ -228,7 +242,9 @@ class Profile:
                     for info in archive.infolist()
                     if info.filename.endswith(".npy")
                 }
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
+        except ProfileError:
+            raise
+        except _DAMAGED as error:
             raise ProfileError(
                 f"{path}: expected a calibration profile, found another or a damaged file ({error})"
             ) from None
@@ -237,7 +253,7 @@ class Profile:
             raise ProfileError(f"{path}: expected a profile of version {VERSION}, found {version!r}; calibrate again")
         try:
             return _assemble(header, arrays)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except _DAMAGED as error:
             raise ProfileError(f"{path}: a damaged calibration profile ({error}); calibrate again") from None
 
 
