@@ -145,9 +145,8 @@ def main() -> None:
     except OSError as error:  # files that cannot be read, a full disk
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ModuleNotFoundError as error:
-        extra = {"torch": "convert", "onnx": "convert", "yaml": "convert", "safetensors": "convert"}.get(
-            (error.name or "").split(".")[0]
-        )
+        extras = {"torch": "convert", "onnx": "convert", "yaml": "convert", "safetensors": "convert", "jiwer": "wer"}
+        extra = extras.get((error.name or "").split(".")[0])
         if extra is None:
             raise
         _fail(f"this command needs {error.name}; type: pip install 'u2edge[{extra}]'")

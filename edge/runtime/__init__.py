@@ -3,7 +3,7 @@
 Engines are imported when a bundle is loaded, not here.
 """
 
-from edge.runtime.audio import load_audio, read_blocks
+from edge.runtime.audio import audio_seconds, load_audio, read_blocks
 from edge.runtime.bundle import Bundle, write_bundle
 from edge.runtime.endpoint import EndpointOptions, EndpointRule
 from edge.runtime.errors import (
@@ -43,6 +43,7 @@ __all__ = [
     "Token",
     "TokenError",
     "Word",
+    "audio_seconds",
     "load_audio",
     "read_blocks",
     "write_bundle",

@@ -51,6 +51,16 @@ def read_blocks(path: Path | str, seconds: float = 1.0) -> Iterator[tuple[Sample
             yield block, file.samplerate
 
 
+def audio_seconds(path: Path | str) -> float:
+    """Length of an audio file in seconds, as its header states it.
+
+    Raises:
+        AudioError: as :func:`load_audio`; damage after the header is not looked for.
+    """
+    with _open(path) as file:
+        return float(file.frames / file.samplerate)
+
+
 def _open(path: Path | str) -> Any:
     path = Path(path)
     try:

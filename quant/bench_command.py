@@ -1,0 +1,172 @@
+"""``u2edge bench``: tables for people, JSON for reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from quant.bench import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
+from quant.bench_stats import Ratio
+
+SAMPLES = Path("models/reference/samples")
+_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
+
+
+def run(
+    bundle: Path, baseline: Path | None, options: BenchOptions, audio: list[Path], noise: bool, out: Path | None
+) -> int:
+    """Measure and print.
+
+    Returns:
+        0.
+
+    Raises:
+        EdgeError: as :func:`quant.bench.bench`.
+    """
+    if noise and audio:
+        raise BenchError("expected --audio or --noise, found both; use one or the other")
+    if not audio and not noise and SAMPLES.is_dir():
+        audio = [SAMPLES]
+    result = bench(bundle, baseline, options, recordings(audio), lambda text: print(text, file=sys.stderr, flush=True))
+    if out is not None:
+        write_json(asdict(result), out)
+    print_result(result)
+    return 0
+
+
+def recordings(paths: list[Path]) -> list[Path]:
+    """The files, and the recordings that lie directly in the folders.
+
+    Raises:
+        BenchError: a folder without recordings.
+    """
+    found = []
+    for path in paths:
+        files = [path] if not path.is_dir() else sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+        if not files:
+            raise BenchError(f"{path}: expected recordings ({', '.join(_SUFFIXES)}) in this folder, found none")
+        found += files
+    return found
+
+
+def write_json(data: object, path: Path) -> None:
+    """``data`` as indented JSON; written beside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def names(bundle: str, bundle_scheme: str, baseline: str, baseline_scheme: str) -> tuple[str, str]:
+    """What to call two bundles: by name, else by scheme, else by role."""
+    if bundle != baseline:
+        return bundle, baseline
+    return (bundle_scheme, baseline_scheme) if bundle_scheme != baseline_scheme else ("bundle", "baseline")
+
+
+def print_result(result: BenchResult, console: Console | None = None) -> None:
+    """Tables and what they mean."""
+    console = console or Console()
+    new, old = result.bundle, result.baseline
+    shown = [new] if old is None else [old, new]
+    labels = [new.name]
+    if old is not None:
+        labels = [*reversed(names(new.name, new.scheme, old.name, old.scheme))]
+    what = "noise" if result.synthetic else f"{len(result.audio)} recordings"
+    table = Table(
+        title=f"{what}, {sum(result.audio.values()):.1f} s, {result.rounds} rounds, {result.loads} loads; "
+        f"{new.chunk_ms:g} ms chunks, {new.threads} threads; {result.machine['cpu']}",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("", no_wrap=True)
+    for label in labels:
+        table.add_column(escape(label), justify="right", min_width=9)
+    if old is not None:
+        table.add_column("ratio", justify="right")
+        table.add_column("95 %", justify="right", no_wrap=True)
+    for title, values, key in _rows(shown):
+        compared = result.ratios.get(key) if old is not None else None
+        table.add_row(title, *values, *([] if old is None else _cells(compared)))
+    console.print(table)
+    if old is not None:
+        for line in in_words(result, labels[1], labels[0]):
+            console.print(line, highlight=False, markup=False)
+        if new.second_pass != old.second_pass:
+            only = labels[1] if new.second_pass else labels[0]
+            text = f"only {only} has a second pass: compare finishing with --reencode or --no-reencode for both"
+            console.print(text, highlight=False, markup=False)
+    console.print(_load(result), highlight=False, markup=False)
+
+
+def in_words(result: BenchResult, new: str, old: str) -> list[str]:
+    """One sentence per ratio that matters."""
+    return [
+        f"{RATIOS[key]}: {sentence(result.ratios[key], new, old)}"
+        for key in ("chunk", "finish", "memory_added", "bytes")
+        if key in result.ratios
+    ]
+
+
+def sentence(found: Ratio, new: str, old: str) -> str:
+    """A ratio in plain words."""
+    if found.low is None or found.high is None:
+        return f"{new} takes {found.value:.2f} of {old}"
+    if found.low <= 1 <= found.high:
+        return f"{new} and {old} cannot be told apart ({found.low:.2f} to {found.high:.2f} of it, 95 %)"
+    return f"{new} takes {found.value:.2f} of {old} ({found.low:.2f} to {found.high:.2f}, 95 %)"
+
+
+def _rows(shown: list[BundleBench]) -> list[tuple[str, list[str], str]]:
+    """Title, one value per bundle, key of the ratio."""
+    second = ", second pass" if shown[-1].second_pass else ""
+    rows = [
+        ("experts, precision", [f"{b.experts} x {b.scheme}" if b.experts else b.scheme for b in shown], ""),
+        ("float weights stored as", [b.storage for b in shown], ""),
+        ("chunk, ms: p50", [f"{b.chunk.p50:.2f}" for b in shown], "chunk"),
+        ("  p95", [f"{b.chunk.p95:.2f}" for b in shown], ""),
+        ("  p99", [f"{b.chunk.p99:.2f}" for b in shown], ""),
+        ("encoder alone, ms: p50", [f"{b.engine.p50:.2f}" for b in shown], "engine"),
+        ("  p95", [f"{b.engine.p95:.2f}" for b in shown], ""),
+        ("  p99", [f"{b.engine.p99:.2f}" for b in shown], ""),
+        ("finish, ms: p50", [f"{b.finish.p50:.1f}" for b in shown], "finish"),
+        ("  p95", [f"{b.finish.p95:.1f}" for b in shown], ""),
+        (f"  of it rescoring{second}", [f"{b.rescoring.p50:.1f}" for b in shown], "rescoring"),
+        ("first text: ms of audio", [_number(b.first_partial_audio_ms, 0) for b in shown], ""),
+        ("  ms of computing", [_number(b.first_partial_wall_ms, 1) for b in shown], ""),
+        ("real-time factor", [f"{b.rtf:.4f}" for b in shown], "rtf"),
+    ]
+    processes = [b.process for b in shown]
+    if all(p is not None for p in processes):
+        ready = [p for p in processes if p is not None]
+        rows += [
+            ("load, ms", [f"{p.load_ms:.0f}" for p in ready], "load"),
+            ("peak memory, MB", [_number(p.peak_mb, 1) for p in ready], "memory"),
+            ("  of it added by the bundle", [_number(p.added_mb, 1) for p in ready], "memory_added"),
+        ]
+    return [*rows, ("on disk, MB", [f"{b.bytes / 2**20:.1f}" for b in shown], "bytes")]
+
+
+def _cells(found: Ratio | None) -> list[str]:
+    if found is None:
+        return ["", ""]
+    return [f"{found.value:.2f}", "" if found.low is None else f"{found.low:.2f}..{found.high:.2f}"]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _load(result: BenchResult) -> str:
+    load, cores = result.machine["load_1min"], result.machine["cores"]
+    flags = " ".join(result.machine["flags"]) or "none known"
+    text = f"{result.bundle.chunks} chunks each; instruction sets: {flags}"
+    if load is not None and load > cores:
+        text += f"; the machine was busy (load {load} on {cores} cores): trust the ratios more than the times"
+    return text
