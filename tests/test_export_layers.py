@@ -251,7 +251,7 @@ def test_equal_nodes_and_constants_are_emitted_once() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Any, onnx.ModelProto, Float32]:
-    config = tiny_config()
+    config = tiny_config({"linear_units": 256})  # so that weights outweigh nodes
     return config, encoder_graph(config, tiny_weights(config)), np.ones((31, 23), np.float32)
 
 

@@ -17,7 +17,7 @@ import onnx
 from edge.export.attention import AttentionSpec, causal_attention, cross_attention
 from edge.export.experts import FeedForwardSpec, feed_forward
 from edge.export.graph import GraphBuilder, Weights
-from edge.export.layers import MASKED, MAX_POSITIONS, ResidualNorm, layer_norm, position_table
+from edge.export.layers import MASKED, MAX_POSITIONS, ResidualNorm, layer_norm, position_rows, position_table
 from edge.export.linear import LinearScheme
 from edge.export.options import DEFAULT_OPTIONS, ExportOptions
 from edge.model.config import DecoderConfig, ModelConfig
@@ -98,11 +98,9 @@ def _reverse(graph: GraphBuilder, hyps: str, lens: str, index: str, valid: str, 
 def _direction(graph: GraphBuilder, path: str, blocks: int, config: ModelConfig, hyps: str, tokens: _Tokens) -> str:
     """One decoder, from token ids ``(N, U)`` to log-probabilities ``(N, U, vocab)``."""
     decoder, dim, vocab = config.decoder, config.encoder.output_size, config.vocab_size
-    table = graph.constant(position_table(graph, f"{path}.embed.1.pe", dim), np.float32)
+    positions = position_rows(graph, position_table(graph, f"{path}.embed.1.pe", dim), tokens.positions)
     x = graph.node("Gather", graph.weight(f"{path}.embed.0.weight", vocab, dim), hyps, axis=0)
-    x = graph.node(
-        "Add", graph.node("Mul", x, graph.scalar(math.sqrt(dim))), graph.node("Gather", table, tokens.positions, axis=0)
-    )
+    x = graph.node("Add", graph.node("Mul", x, graph.scalar(math.sqrt(dim))), positions)
     x = graph.reshape(x, -1, dim)
     for block in range(blocks):
         x = _block(graph, x, f"{path}.decoders.{block}", decoder, dim, tokens)

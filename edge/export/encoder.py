@@ -16,7 +16,7 @@ import onnx
 from edge.export.attention import KeyPositions
 from edge.export.encoder_block import BlockInputs, encoder_block
 from edge.export.graph import GraphBuilder, Weights
-from edge.export.layers import MASKED, clamped_positions, layer_norm, position_table
+from edge.export.layers import MASKED, clamped_positions, layer_norm, position_rows, position_table
 from edge.export.linear import LinearScheme
 from edge.export.options import DEFAULT_OPTIONS, ExportOptions
 from edge.export.subsampling import subsampling
@@ -140,7 +140,7 @@ def _embed(
     end = graph.node("Add", offset, graph.size(x, 0))
 
     def rows(index: str) -> str:
-        return graph.node("Gather", graph.constant(table, np.float32), index, axis=0)
+        return position_rows(graph, table, index)
 
     if absolute:
         x = graph.node("Add", x, rows(clamped_positions(graph, offset, end)))

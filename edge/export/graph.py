@@ -24,6 +24,7 @@ Attribute = int | float | str | Sequence[int]
 
 _HALF_MIN_ELEMENTS = 1024  # below this float16 saves nothing worth the rounding
 _HALF_MAX = float(np.finfo(np.float16).max)
+_REARRANGE = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def stored_as_half(name: str, array: Array) -> bool:
@@ -64,6 +65,7 @@ class GraphBuilder:
         self._names: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._known: dict[tuple[object, ...], list[str]] = {}
+        self._producers: dict[str, onnx.NodeProto] = {}
         self._tensors: dict[str, Array] = {}  # arrays, not protobufs: weights are copied once, into the model
         self._readable: dict[str, str] = {}  # initializer -> the float32 value nodes read
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -96,23 +98,34 @@ class GraphBuilder:
         """
         signature = (domain, op, outputs, inputs, repr(sorted(attributes.items())))
         if signature not in self._known:
-            name = self._unique("/".join([*self._scope[-1:], op]))
+            name = self._unique("/".join([scope for scope in self._scope[-1:] if scope] + [op]))
             names = [name] if outputs == 1 else [self._unique(f"{name}:{i}") for i in range(outputs)]
             node = helper.make_node(op, inputs, names, name=name, domain=domain)
             node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
             self._nodes.append(node)
             self._domains.add(domain or "")
             self._known[signature] = names
+            self._producers.update(dict.fromkeys(names, node))
         return self._known[signature]
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of nodes added inside with a module path, for profiles and viewers."""
+        """Prefix the names of nodes added inside with a module path, for profiles and viewers.
+
+        An empty ``name`` is for nodes that runtimes fold or fuse: a name is stored with every use of a value, and
+        paths add up to a tenth of a small int8 model.
+        """
         self._scope.append(name)
         try:
             yield
         finally:
             self._scope.pop()
+
+    def source(self, x: str) -> str:
+        """The value whose elements ``x`` holds in another order or shape; ``x`` itself when it was computed."""
+        while x in self._producers and self._producers[x].op_type in _REARRANGE:
+            x = self._producers[x].input[0]
+        return x
 
     # Constants
 
@@ -191,7 +204,7 @@ class GraphBuilder:
             return self._scheme.linear(self, x, path, weight, offset)
 
     def conv2d(self, x: str, path: str, in_channels: int, out_channels: int, kernel: int, stride: int) -> str:
-        """``x (1, in_channels, height, width)`` through the convolution at ``path``; no padding, square kernel."""
+        """``x (1, in_channels, height, width)`` through the convolution at ``path`` and a ReLU; square kernel."""
         weight = self.array(f"{path}.weight", out_channels, in_channels, kernel, kernel)
         with self.scope(path):
             return self._scheme.conv2d(self, x, path, weight, self.array(f"{path}.bias", out_channels), stride)

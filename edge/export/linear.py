@@ -37,9 +37,10 @@ class LinearScheme(Protocol):
         ...
 
     def conv2d(self, graph: GraphBuilder, x: str, path: str, weight: Float32, bias: Float32, stride: int) -> str:
-        """Emit a subsampling convolution without padding.
+        """Emit a subsampling convolution without padding, and the ReLU after it.
 
-        The second one costs as much as two blocks of the same width, so it matters to an int8 model.
+        The second one costs as much as two blocks of the same width, so it matters to an int8 model. The ReLU
+        belongs to it because an unsigned int8 output with zero point 0 is one.
 
         Args:
             graph: where nodes and initializers go.
@@ -50,7 +51,7 @@ class LinearScheme(Protocol):
             stride: in both directions.
 
         Returns:
-            Name of a float32 value of shape ``(1, out_channels, height', width')``.
+            Name of a float32 value of shape ``(1, out_channels, height', width')``, not negative.
         """
         ...
 
@@ -71,11 +72,11 @@ class FloatScheme:
         return graph.node("Gemm", *inputs, transB=1)
 
     def conv2d(self, graph: GraphBuilder, x: str, path: str, weight: Float32, bias: Float32, stride: int) -> str:
-        return graph.node(
-            "Conv",
-            x,
-            graph.initializer(f"{path}.weight", weight),
-            graph.initializer(f"{path}.bias", bias),
-            kernel_shape=weight.shape[2:],
-            strides=(stride, stride),
-        )
+        kernel, offset = graph.initializer(f"{path}.weight", weight), graph.initializer(f"{path}.bias", bias)
+        return relu_convolution(graph, x, kernel, offset, weight.shape[2:], stride)
+
+
+def relu_convolution(graph: GraphBuilder, x: str, weight: str, bias: str, kernel: tuple[int, ...], stride: int) -> str:
+    """The float32 convolution of ``LinearScheme.conv2d`` with a weight and bias that are already in the graph."""
+    y = graph.node("Conv", x, weight, bias, kernel_shape=kernel, strides=(stride, stride))
+    return graph.node("Relu", y)

@@ -27,7 +27,6 @@ def subsampling(graph: GraphBuilder, x: str, path: str, input_layer: str, bins: 
     channels = 1
     for i, (kernel, stride) in enumerate(layers):
         x = graph.conv2d(x, f"{path}.conv.{2 * i}", channels, dim, kernel, stride)  # odd entries are the ReLUs
-        x = graph.node("Relu", x)
         bins = (bins - kernel) // stride + 1
         channels = dim
     x = graph.squeeze(graph.transpose(x, 0, 2, 1, 3), 0)  # (C, dim, bins)
