@@ -3,21 +3,34 @@
 #   make test                         lint, type-check, run all tests
 #   make convert CKPT=exp/dir         WeNet experiment -> bundle in build/
 #   make transcribe AUDIO="a.wav b.flac"
+#   make calibrate quantize wer bench report CKPT=exp/dir DATA=manifest.jsonl
+#                                     int8 with scales per expert, and the page that says what it cost (build/report)
 # torch: on machines without a CUDA GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares gigabytes.
 
 VENV   ?= .venv
 CKPT   ?= models/reference
 BUNDLE ?= models/reference-bundle
-OUT    ?= build/$(notdir $(patsubst %/,%,$(CKPT)))-bundle
+DATA   ?= $(CKPT)/samples
+NAME   := $(notdir $(patsubst %/,%,$(CKPT)))
+OUT    ?= build/$(NAME)-bundle
+PROFILE ?= build/$(NAME).profile
+INT8   ?= build/$(NAME)-int8
+REPORT ?= build/report
 AUDIO  ?= demo/samples/*.flac
 SPEECH ?= ../shared/speech
 ARGS   ?=
+
+# What the recognizer of our own model wants; say it for yours with ARGS.
+ifeq ($(patsubst %/,%,$(CKPT)),models/reference)
+DITHER := --dither 1
+SECOND := --reencode
+endif
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe bundle digits synthetic train soak clean
+.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits synthetic train soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,10 +48,15 @@ $(VENV)/.convert: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[demo,convert]'
 	@touch $@
 
+$(VENV)/.quant: pyproject.toml | $(BIN)/python
+	@echo "installing torch, onnx and neural-compressor into $(VENV) (about 1.2 GB)"
+	$(PIP) -e '.[demo,quant]'
+	@touch $@ $(VENV)/.convert $(VENV)/.demo
+
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing everything for development into $(VENV) (about 1.2 GB, some minutes)"
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/.demo $(VENV)/.convert
+	@touch $@ $(VENV)/.demo $(VENV)/.convert $(VENV)/.quant
 
 demo: $(VENV)/.demo
 	$(BIN)/u2edge demo --bundle $(BUNDLE) $(ARGS)
@@ -47,7 +65,28 @@ transcribe: $(VENV)/.demo
 	$(BIN)/u2edge transcribe $(AUDIO) --bundle $(BUNDLE) $(ARGS)
 
 convert: $(VENV)/.convert
-	$(BIN)/u2edge convert $(CKPT) -o $(OUT) $(ARGS)
+	$(BIN)/u2edge convert $(CKPT) -o $(OUT) $(DITHER) $(SECOND) --force $(ARGS)
+
+calibrate: $(VENV)/.quant
+	$(BIN)/u2edge calibrate $(CKPT) --data $(DATA) -o $(PROFILE) $(DITHER) $(ARGS)
+
+quantize: $(VENV)/.quant
+	test -e $(PROFILE) || $(MAKE) calibrate ARGS=
+	$(BIN)/u2edge quantize $(CKPT) --profile $(PROFILE) -o $(INT8) $(SECOND) --force $(ARGS)
+
+# Both bundles, made when they are not there yet.
+both: $(VENV)/.quant
+	test -e $(OUT)/manifest.json || $(MAKE) convert ARGS=
+	test -e $(INT8)/manifest.json || $(MAKE) quantize ARGS=
+
+wer: both
+	$(BIN)/u2edge wer --bundle $(INT8) --baseline $(OUT) --data $(DATA) $(ARGS)
+
+bench: both
+	$(BIN)/u2edge bench --bundle $(INT8) --baseline $(OUT) $(ARGS)
+
+report: both
+	$(BIN)/u2edge report $(CKPT) --baseline $(OUT) --bundle $(INT8) --profile $(PROFILE) --data $(DATA) -o $(REPORT) $(ARGS)
 
 # The bundle that make demo runs, from the checkpoint in models/reference.
 bundle: $(VENV)/.convert
