@@ -1,0 +1,194 @@
+"""What a report measures itself, each once: kept under the checksums of the bundles and the audio."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calibration.corpus import Utterance, spread
+from calibration.profile import Profile
+from edge.runtime.bundle import Bundle, sha256
+from edge.runtime.errors import EdgeError
+from edge.runtime.recognizer import Recognizer
+from quant.agreement import measure_agreement
+from quant.bench_machine import bundle_id, machine, versions
+from quant.report_data import model_order
+from quant.wer_command import Ticker
+from quant.wer_compare import Selection
+
+PARTS = ("wer", "bench", "agreement", "sensitivity")
+SCHEMA_VERSION = 1
+_BENCH_RECORDINGS = 6
+
+Say = Callable[[str], None]
+
+
+class ReportError(EdgeError, ValueError):
+    """A report that cannot be made as asked."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``u2edge report`` was asked for."""
+
+    baseline: Path
+    bundle: Path
+    out: Path = Path("build/report")
+    checkpoint: Path | None = None  # for sensitivity
+    profile: Path | None = None  # for coverage, and the sensitivity of static int8
+    selection: Selection | None = None  # of recordings
+    wer: Path | None = None  # what u2edge wer --json wrote
+    bench: Path | None = None  # what u2edge bench --json wrote
+    skip: frozenset[str] = field(default_factory=frozenset)  # of PARTS
+    threads: int | None = None
+    seconds: float = 20.0  # of the latency measurement
+    processes: int = 3  # per bundle, for load time and memory; 0: neither
+    probes: int = 8  # recordings for the sensitivity
+
+
+class Store:
+    """Measurements, each made once."""
+
+    def __init__(
+        self, request: Request, baseline: Bundle, bundle: Bundle, corpus: Sequence[Utterance], say: Say
+    ) -> None:
+        self._request, self._corpus, self._say = request, corpus, say
+        self._ids = [bundle_id(baseline).sha256, bundle_id(bundle).sha256]
+        self._manifest, self._folder = bundle.manifest, request.out / "measurements"
+        self._audio: str | None = None
+
+    def wer(self) -> dict[str, Any] | None:
+        """All modes, or None when there is nothing to measure on."""
+        request = self._request
+        if not self._wanted("wer") or request.selection is None or not any(u.text for u in self._corpus):
+            return None
+
+        def make() -> dict[str, Any]:
+            from quant.wer import choose_modes, measure_wer
+            from quant.wer_compare import report
+
+            loaded = [Recognizer.load(path, threads=request.threads) for path in (request.baseline, request.bundle)]
+            modes, measured = choose_modes([r.manifest for r in loaded]), []
+            for recognizer, name in zip(loaded, ("baseline", "bundle")):
+                with Ticker(f"word error rate, {name}") as ticker:
+                    cache = self._folder / "transcripts"
+                    measured.append(measure_wer(recognizer, self._corpus, modes, cache=cache, progress=ticker.show))
+            assert request.selection is not None
+            return asdict(report(self._corpus, request.selection, measured[1], measured[0]))
+
+        return self._once("wer", [self._digest(), [str(p) for p in request.selection.manifests]], make)
+
+    def bench(self) -> dict[str, Any] | None:
+        """Both bundles interleaved."""
+        if not self._wanted("bench"):
+            return None
+        request, system = self._request, machine()
+
+        def make() -> dict[str, Any]:
+            from quant.bench import BenchOptions, bench
+
+            options = BenchOptions(threads=request.threads, seconds=request.seconds, processes=request.processes)
+            return asdict(bench(request.bundle, request.baseline, options, bench_audio(self._corpus), self._say))
+
+        heard = [sha256(path) for path in bench_audio(self._corpus)]
+        asked = [request.threads, request.seconds, request.processes]
+        return self._once("bench", [heard, asked, system["cpu"], system["cores"]], make)
+
+    def agreement(self) -> dict[str, Any] | None:
+        """Routing, fp32 and int8."""
+        if not self._wanted("agreement") or not self._corpus:
+            return None
+        request = self._request
+
+        def make() -> dict[str, Any]:
+            with Ticker("routing agreement") as ticker:
+                found = measure_agreement(
+                    request.baseline, request.bundle, self._corpus, threads=request.threads, progress=ticker.show
+                )
+            return found.to_dict()
+
+        return self._once("agreement", [self._digest()], make)
+
+    def sensitivity(self, profile: Profile | None) -> dict[str, Any] | None:
+        """With the checkpoint, and for static int8 the profile."""
+        request = self._request
+        if not self._wanted("sensitivity") or not self._corpus or request.checkpoint is None:
+            return None
+        needs = self._manifest.encoder.scheme not in ("dynamic", "weight8", "weight4")
+        if needs and profile is None:
+            return None
+        probes = spread(list(self._corpus), request.probes)
+        parts = [audio_digest(probes), None if request.profile is None else sha256(request.profile)]
+
+        def make() -> dict[str, Any]:
+            from edge.model.checkpoint import load_experiment
+            from quant.report_plan import plan_of
+            from quant.sensitivity import measure_sensitivity
+
+            assert request.checkpoint is not None
+            experiment = load_experiment(request.checkpoint)
+            if experiment.sha256 != self._manifest.source.sha256:
+                raise ReportError(
+                    f"{request.checkpoint}: expected the checkpoint of the bundle "
+                    f"({self._manifest.source.sha256[:12]}), found another ({experiment.sha256[:12]})"
+                )
+            plan = plan_of(Bundle.open(request.bundle, verify=False), experiment, profile)
+            with Ticker("sensitivity") as ticker:
+                dither = self._manifest.features.dither
+                found = measure_sensitivity(experiment, plan, probes, dither=dither, progress=ticker.show)
+            data = found.to_dict()
+            for key, name in (("parts", "path"), ("experts", "layer")):
+                data[key] = sorted(data[key], key=lambda row: model_order(row[name]))
+            return data
+
+        return self._once("sensitivity", parts, make)
+
+    def _wanted(self, part: str) -> bool:
+        return part not in self._request.skip
+
+    def _digest(self) -> str:
+        if self._audio is None:
+            self._audio = audio_digest(self._corpus)
+        return self._audio
+
+    def _once(self, kind: str, key: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        text = json.dumps([SCHEMA_VERSION, kind, self._ids, key, versions()], sort_keys=True)
+        path = self._folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        if path.is_file():
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(data, dict):
+                    self._say(f"{kind}: as measured before ({path})")
+                    return data
+            except ValueError:  # a damaged file is measured again
+                pass
+        self._say(f"{kind}: measuring")
+        data = make()
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+        write(path, text)
+        return dict(json.loads(text))  # as read back: tuples are lists
+
+
+def bench_audio(corpus: Sequence[Utterance]) -> list[Path]:
+    """A few recordings, evenly spread; none: the bench takes the samples or noise."""
+    return [u.audio for u in spread(list(corpus), _BENCH_RECORDINGS)]
+
+
+def audio_digest(corpus: Sequence[Utterance]) -> str:
+    """Of names, transcripts and the bytes of the recordings."""
+    total = hashlib.sha256()
+    for u in corpus:
+        total.update(json.dumps([u.name, u.text, u.speaker, sha256(u.audio)]).encode())
+    return total.hexdigest()
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
