@@ -2,8 +2,118 @@
 
 from __future__ import annotations
 
+import enum
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from edge.cli_options import Threads
+
+
+class Scheme(enum.StrEnum):
+    """What becomes of weights and activations."""
+
+    static = "static"
+    dynamic = "dynamic"
+    weight8 = "weight8"
+    weight4 = "weight4"
+
+
+class Observer(enum.StrEnum):
+    """How static activation scales are found."""
+
+    minmax = "minmax"
+    kl = "kl"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``. What they run is imported when they run."""
+    app.command(epilog="Example: u2edge quantize models/reference --tune build/dev-digits --max-drop 0.2")(quantize)
+
+
+def quantize(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="WeNet experiment directory.", show_default=True)
+    ] = Path("models/reference"),
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="What u2edge calibrate wrote; for static. [default: build/<checkpoint>.profile]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new bundle. [default: build/<checkpoint>-int8]")
+    ] = None,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(
+            help="static: int8 with scales from calibration. dynamic: activation scales per call. "
+            "weight8, weight4: only weights (experts in 4 bits)."
+        ),
+    ] = Scheme.static,
+    observer: Annotated[
+        Observer, typer.Option(help="Of static scales: the extremes, or the range of least squared error.")
+    ] = Observer.minmax,
+    tune: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="Search on these recordings (with texts) until the loss is small."),
+    ] = None,
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Accepted with --tune: points of WER, absolute.")] = 0.2,
+    min_agreement: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Wanted with --tune: percent of frames that keep their experts.")
+    ] = 97.0,
+    split: Annotated[
+        str, typer.Option(help="Of --tune: only lines of this split, or without one; '' for all.")
+    ] = "dev",
+    limit: Annotated[int, typer.Option(min=0, help="Of --tune: at most this many recordings; 0: all.")] = 0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Module path that stays fp32, with all below it; repeatable."),
+    ] = None,
+    coverage_share: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="An expert that met fewer percent of the frames borrows.")
+    ] = 0.5,
+    coverage_rows: Annotated[
+        float, typer.Option(min=0.0, help="So does one that met fewer frames than this times its hidden units.")
+    ] = 2.0,
+    name: Annotated[str, typer.Option(help="Name in the manifest. [default: <checkpoint>-<scheme>]")] = "",
+    dither: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps. [default: the profile's]"),
+    ] = None,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="Recommend a second pass in full context when an utterance ends.")
+    ] = False,
+    audio: Annotated[
+        Path | None, typer.Option(help="Speech for the comparison with torch. [default: the checkpoint's samples]")
+    ] = None,
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")] = False,
+) -> None:
+    """Write an int8 bundle of a checkpoint, each expert with scales of its own.
+
+    Layers that stay fp32 are stored as fp16.
+    """
+    from quant.commands_quantize import Request, run
+
+    request = Request(
+        checkpoint=checkpoint,
+        profile=profile,
+        out=out,
+        scheme=scheme.value,
+        observer=observer.value,
+        tune=tune,
+        max_drop=max_drop,
+        min_agreement=min_agreement / 100,
+        split=split or None,
+        limit=limit,
+        keep=tuple(keep or ()),
+        coverage_share=coverage_share / 100,
+        coverage_rows=coverage_rows,
+        name=name,
+        dither=dither,
+        reencode=reencode,
+        audio=audio,
+        threads=threads,
+        force=force,
+    )
+    raise typer.Exit(run(request))
