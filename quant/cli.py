@@ -93,7 +93,7 @@ def quantize(
 
     Layers that stay fp32 are stored as fp16.
     """
-    from quant.commands_quantize import Request, run
+    from quant.quantize_command import Request, run
 
     request = Request(
         checkpoint=checkpoint,

@@ -80,9 +80,9 @@ def wer(
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes; each uses one thread unless told.")] = 1,
 ) -> None:
     """Word error rates on a corpus: streaming and full context, with and without rescoring, one bundle or two."""
-    from quant.wer_command import Outputs, run
-    from quant.wer_compare import Selection
-    from quant.wer_decode import Work
+    from quant.wer.command import Outputs, run
+    from quant.wer.compare import Selection
+    from quant.wer.decode import Work
 
     raise typer.Exit(
         run(
@@ -120,8 +120,8 @@ def bench(
     json: Json = None,
 ) -> None:
     """Latency per chunk, real-time factor, memory, load time and size: one bundle, or two in alternation."""
-    from quant.bench import BenchOptions
-    from quant.bench_command import run
+    from quant.bench.command import run
+    from quant.bench.measure import BenchOptions
 
     options = BenchOptions(chunk_ms, left_chunks, rescoring, reencode, threads, seconds, rounds, processes)
     raise typer.Exit(run(bundle, baseline, options, audio or [], noise, json))

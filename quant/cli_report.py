@@ -63,9 +63,9 @@ def report(
 
     What is missing is measured; an interrupted report goes on where it stopped.
     """
-    from quant.report import run
-    from quant.report_measure import Request
-    from quant.wer_compare import Selection
+    from quant.report.make import run
+    from quant.report.measurements import Request
+    from quant.wer.compare import Selection
 
     run(
         Request(

@@ -28,7 +28,7 @@ from quant.carrier import quiet
 from quant.observe import Replay
 from quant.plan import QuantizationPlan, covers
 from quant.sensitivity import ExpertError, PartError, Sensitivity, measure_sensitivity
-from quant.wer import choose_modes, measure_wer, rates
+from quant.wer.measure import choose_modes, measure_wer, rates
 
 Report = Callable[[str], None]
 

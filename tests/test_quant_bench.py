@@ -14,12 +14,12 @@ import pytest
 import soundfile
 
 from edge.runtime import AudioError, DecodeOptions, OptionsError
-from quant.bench import BenchError, BenchOptions, bench
-from quant.bench_audio import noise, read_start
-from quant.bench_command import names, recordings, sentence
-from quant.bench_machine import machine, versions
-from quant.bench_process import ProcessError, measure_processes
-from quant.bench_stats import Ratio, ratio, spread
+from quant.bench.audio import noise, read_start
+from quant.bench.command import names, recordings, sentence
+from quant.bench.machine import machine, versions
+from quant.bench.measure import BenchError, BenchOptions, bench
+from quant.bench.process import ProcessError, measure_processes
+from quant.bench.stats import Ratio, ratio, spread
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -25,12 +25,12 @@ from edge.cli import app
 from edge.export.save import save_graph
 from edge.runtime import Bundle, Manifest, write_bundle
 from quant.agreement import Agreement, measure_agreement
-from quant.plots import Cell, Markup, bar, escape, heat_map, interval
-from quant.report import make_report
-from quant.report_data import decide, model_order, percent, points, short, sizes
-from quant.report_html import render
-from quant.report_measure import PARTS, ReportError, Request
-from quant.wer_compare import Selection
+from quant.report.data import decide, model_order, percent, points, short, sizes
+from quant.report.html import render
+from quant.report.make import make_report
+from quant.report.measurements import PARTS, ReportError, Request
+from quant.report.plots import Cell, Markup, bar, escape, heat_map, interval
+from quant.wer.compare import Selection
 
 EVIL = "<script>alert(\"x\")</script><img src=http://evil.example/a.png onerror='x'>&"
 
@@ -402,7 +402,7 @@ def test_needs_no_torch() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'neural_compressor', 'openvino', 'matplotlib'): sys.modules[name] = None\n"
-        "import quant.agreement, quant.report\n"
+        "import quant.agreement, quant.report.make\n"
     )
     root = Path(__file__).resolve().parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=120)

@@ -21,10 +21,10 @@ from calibration.corpus import Utterance, read_corpus
 from edge.runtime import AudioError, DecodeOptions, OptionsError, Recognizer
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions
-from quant.wer import MeasureError, Mode, WerOptions, choose_modes, measure_wer, rates
-from quant.wer_compare import Selection, compare, group_of, report
-from quant.wer_decode import Cache, CacheError, SharedEncoder, transcribe
-from quant.wer_score import align, bootstrap, damaged_words, difference, rate
+from quant.wer.compare import Selection, compare, group_of, report
+from quant.wer.decode import Cache, CacheError, SharedEncoder, transcribe
+from quant.wer.measure import MeasureError, Mode, WerOptions, choose_modes, measure_wer, rates
+from quant.wer.score import align, bootstrap, damaged_words, difference, rate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -20,11 +20,11 @@ from calibration.profile import Profile, ProfileError
 from edge.runtime.bundle import Bundle, sha256
 from edge.runtime.manifest import Manifest
 from quant.agreement import Agreement, check_comparable
-from quant.bench_machine import bundle_id, machine, versions
-from quant.report_commands import commands
-from quant.report_data import Verdict, coverage, decide, rule_of, sizes
-from quant.report_html import render
-from quant.report_measure import PARTS, ReportError, Request, Say, Store, write
+from quant.bench.machine import bundle_id, machine, versions
+from quant.report.commands import commands
+from quant.report.data import Verdict, coverage, decide, rule_of, sizes
+from quant.report.html import render
+from quant.report.measurements import PARTS, ReportError, Request, Say, Store, write
 
 SCHEMA_VERSION = 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quant.plots import Markup, escape
+from quant.report.plots import Markup, escape
 
 _CLASS = {"l": "", "r": ' class="r"', "w": ' class="wrap"', "d": ' class="r dim"'}
 

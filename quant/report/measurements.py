@@ -15,10 +15,10 @@ from edge.runtime.bundle import Bundle, sha256
 from edge.runtime.errors import EdgeError
 from edge.runtime.recognizer import Recognizer
 from quant.agreement import measure_agreement
-from quant.bench_machine import bundle_id, machine, versions
-from quant.report_data import model_order
-from quant.wer_command import Ticker
-from quant.wer_compare import Selection
+from quant.bench.machine import bundle_id, machine, versions
+from quant.report.data import model_order
+from quant.wer.command import Ticker
+from quant.wer.compare import Selection
 
 PARTS = ("wer", "bench", "agreement", "sensitivity")
 SCHEMA_VERSION = 1
@@ -68,8 +68,8 @@ class Store:
             return None
 
         def make() -> dict[str, Any]:
-            from quant.wer import choose_modes, measure_wer
-            from quant.wer_compare import report
+            from quant.wer.compare import report
+            from quant.wer.measure import choose_modes, measure_wer
 
             loaded = [Recognizer.load(path, threads=request.threads) for path in (request.baseline, request.bundle)]
             modes, measured = choose_modes([r.manifest for r in loaded]), []
@@ -89,7 +89,7 @@ class Store:
         request, system = self._request, machine()
 
         def make() -> dict[str, Any]:
-            from quant.bench import BenchOptions, bench
+            from quant.bench.measure import BenchOptions, bench
 
             options = BenchOptions(threads=request.threads, seconds=request.seconds, processes=request.processes)
             return asdict(bench(request.bundle, request.baseline, options, bench_audio(self._corpus), self._say))
@@ -126,7 +126,7 @@ class Store:
 
         def make() -> dict[str, Any]:
             from edge.model.checkpoint import load_experiment
-            from quant.report_plan import plan_of
+            from quant.report.precisions import plan_of
             from quant.sensitivity import measure_sensitivity
 
             assert request.checkpoint is not None

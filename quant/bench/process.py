@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.runtime.errors import EdgeError
 from edge.runtime.options import DecodeOptions
-from quant.bench_machine import peak_mb, resident_mb
+from quant.bench.machine import peak_mb, resident_mb
 
 _TIMEOUT_S = 600
 
@@ -81,7 +81,7 @@ def measure_processes(
 def _run(task: dict[str, Any]) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run(
-        [sys.executable, "-m", "quant.bench_process", json.dumps(task)],
+        [sys.executable, "-m", "quant.bench.process", json.dumps(task)],
         env=environment,
         capture_output=True,
         text=True,
@@ -120,7 +120,7 @@ def main() -> None:
                 break
             stream.accept(samples, rate)
     else:
-        from quant.bench_audio import noise
+        from quant.bench.audio import noise
 
         rate = recognizer.manifest.features.sample_rate
         stream.accept(noise(10.0, rate), rate)

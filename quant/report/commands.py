@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.profile import DEFAULT_RULE
 from edge.runtime.manifest import Manifest
-from quant.report_data import rule_of
+from quant.report.data import rule_of
 
 if TYPE_CHECKING:
-    from quant.report_measure import Request
+    from quant.report.measurements import Request
 
 
 def commands(

@@ -1,6 +1,6 @@
 """Word error rates through the recognizer that a user runs, in every mode of decoding.
 
-:func:`measure_wer` transcribes a corpus with one bundle; ``quant.wer_compare`` sets one or two such measurements
+:func:`measure_wer` transcribes a corpus with one bundle; ``quant.wer.compare`` sets one or two such measurements
 against the references. Neither needs torch. Results are frozen dataclasses of plain values (``dataclasses.asdict`` is
 JSON).
 """
@@ -19,9 +19,9 @@ from edge.runtime import AudioError, DecodeOptions, Recognizer, audio_seconds
 from edge.runtime.bundle import sha256
 from edge.runtime.errors import EdgeError
 from edge.runtime.manifest import Manifest
-from quant.bench_machine import BundleId, bundle_id, versions
-from quant.wer_decode import Cache, Task, digest, transcribe_all
-from quant.wer_score import DamagedUtterance, DamagedWord, Difference, Rate, align, rate
+from quant.bench.machine import BundleId, bundle_id, versions
+from quant.wer.decode import Cache, Task, digest, transcribe_all
+from quant.wer.score import DamagedUtterance, DamagedWord, Difference, Rate, align, rate
 
 Context = Literal["streaming", "full"]
 Search = Literal["ctc", "rescoring", "second_pass"]
@@ -220,7 +220,7 @@ def measure_wer(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Transcribe ``corpus`` in every mode; :func:`rates` or ``wer_compare.compare`` count the errors.
+    """Transcribe ``corpus`` in every mode; :func:`rates` or ``quant.wer.compare.compare`` count the errors.
 
     Args:
         recognizer: a loaded bundle.

@@ -23,10 +23,10 @@ import numpy as np
 from edge.runtime import DecodeOptions, Recognizer, Stream
 from edge.runtime.audio import Samples
 from edge.runtime.errors import EdgeError
-from quant.bench_audio import noise, read_start
-from quant.bench_machine import bundle_id, command_line, machine, versions
-from quant.bench_process import Process, measure_processes
-from quant.bench_stats import Ratio, Spread, ratio, spread
+from quant.bench.audio import noise, read_start
+from quant.bench.machine import bundle_id, command_line, machine, versions
+from quant.bench.process import Process, measure_processes
+from quant.bench.stats import Ratio, Spread, ratio, spread
 
 SCHEMA_VERSION = 1
 ROUNDS_PER_LOAD = 2  # even: each bundle begins each recording equally often

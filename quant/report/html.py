@@ -6,18 +6,18 @@ import importlib.resources
 from collections.abc import Iterable
 from typing import Any
 
-from quant.plots import Markup, escape, gauge
-from quant.report_data import Bar, Verdict, model_order, percent, points, short
-from quant.report_layers import agreement_section, coverage_section, sensitivity_section
-from quant.report_sections import bench_section, damage_section, wer_section
-from quant.report_table import join, missing, note, table
+from quant.report.data import Bar, Verdict, model_order, percent, points, short
+from quant.report.layers import agreement_section, coverage_section, sensitivity_section
+from quant.report.plots import Markup, escape, gauge
+from quant.report.sections import bench_section, damage_section, wer_section
+from quant.report.table import join, missing, note, table
 
 _STATE = {True: ("pass", "✓ pass"), False: ("miss", "✗ missed"), None: ("open", "not measured")}
 
 
 def render(data: dict[str, Any], verdict: Verdict) -> str:
     """The page of ``report.json``'s content."""
-    style = importlib.resources.files("quant").joinpath("report.css").read_text(encoding="utf-8")
+    style = importlib.resources.files("quant.report").joinpath("report.css").read_text(encoding="utf-8")
     sections = [
         ("Word error rate", wer_section(data)),
         ("Latency, memory, size", bench_section(data)),

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 from quant.agreement import NEAR_TIE
-from quant.plots import Cell, Markup, bar, heat_map
-from quant.report_data import MIN_AGREEMENT, percent, short
-from quant.report_table import details, join, missing, note, table
+from quant.report.data import MIN_AGREEMENT, percent, short
+from quant.report.plots import Cell, Markup, bar, heat_map
+from quant.report.table import details, join, missing, note, table
 
 _ERRORS = ("kl_mean", "kl_p95", "kl_p99", "kl_largest", "mean", "largest")
 _LISTED = 12  # parts in each of two columns; the rest is folded away

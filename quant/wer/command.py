@@ -18,11 +18,11 @@ from rich.table import Table
 
 from calibration.corpus import read_corpus
 from edge.runtime import Recognizer
-from quant.bench_command import names, write_json
-from quant.wer import MeasureError, Measurement, ModeReport, WerOptions, WerReport, choose_modes, measure_wer
-from quant.wer_compare import Selection, report
-from quant.wer_decode import Work
-from quant.wer_score import Difference, normalise
+from quant.bench.command import names, write_json
+from quant.wer.compare import Selection, report
+from quant.wer.decode import Work
+from quant.wer.measure import MeasureError, Measurement, ModeReport, WerOptions, WerReport, choose_modes, measure_wer
+from quant.wer.score import Difference, normalise
 
 _WORDS, _UTTERANCES = 10, 5  # rows for people; the JSON has 20
 _LINE_S = 10.0  # between lines of progress where there is no terminal

@@ -12,7 +12,7 @@ from edge.model.checkpoint import Experiment
 from edge.runtime.bundle import Bundle
 from quant.observe import DEFAULT_OBSERVER, SCHEMES, observe
 from quant.plan import QuantizationPlan
-from quant.report_data import rule_of
+from quant.report.data import rule_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 

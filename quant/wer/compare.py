@@ -8,8 +8,8 @@ from pathlib import Path
 
 from calibration.corpus import MANIFEST, Utterance
 from edge.runtime.bundle import sha256
-from quant.bench_machine import command_line, machine, versions
-from quant.wer import (
+from quant.bench.machine import command_line, machine, versions
+from quant.wer.measure import (
     CorpusInfo,
     GroupReport,
     MeasureError,
@@ -19,7 +19,7 @@ from quant.wer import (
     UtteranceTexts,
     WerReport,
 )
-from quant.wer_score import (
+from quant.wer.score import (
     RESAMPLES,
     SEED,
     Alignment,

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from quant.bench import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
-from quant.bench_stats import Ratio
+from quant.bench.measure import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
+from quant.bench.stats import Ratio
 
 SAMPLES = Path("models/reference/samples")
 _SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
@@ -28,7 +28,7 @@ def run(
         0.
 
     Raises:
-        EdgeError: as :func:`quant.bench.bench`.
+        EdgeError: as :func:`quant.bench.measure.bench`.
     """
     if noise and audio:
         raise BenchError("expected --audio or --noise, found both; use one or the other")

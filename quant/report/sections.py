@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from quant.plots import Markup, escape, interval
-from quant.report_data import MAX_DROP, points
-from quant.report_table import details, join, missing, note, table
+from quant.report.data import MAX_DROP, points
+from quant.report.plots import Markup, escape, interval
+from quant.report.table import details, join, missing, note, table
 
 _LISTED = 12  # words and recordings shown; the rest is in report.json
 

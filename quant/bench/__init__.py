@@ -1,0 +1,1 @@
+"""Latency and memory of two bundles, interleaved."""

@@ -1,0 +1,1 @@
+"""The page that says what quantizing cost, and whether to ship."""

@@ -1,0 +1,1 @@
+"""Word error rates of one or two bundles, with intervals of the difference."""
