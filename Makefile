@@ -14,6 +14,8 @@ DATA   ?= $(CKPT)/samples
 NAME   := $(notdir $(patsubst %/,%,$(CKPT)))
 OUT    ?= build/$(NAME)-bundle
 PROFILE ?= build/$(NAME).profile
+# One that is shipped with the checkpoint serves until make calibrate was run.
+FOUND   = $(firstword $(wildcard $(PROFILE) $(CKPT)/calibration.profile) $(PROFILE))
 INT8   ?= build/$(NAME)-int8
 REPORT ?= build/report
 AUDIO  ?= demo/samples/*.flac
@@ -71,8 +73,8 @@ calibrate: $(VENV)/.quant
 	$(BIN)/u2edge calibrate $(CKPT) --data $(DATA) -o $(PROFILE) $(DITHER) $(ARGS)
 
 quantize: $(VENV)/.quant
-	test -e $(PROFILE) || $(MAKE) calibrate ARGS=
-	$(BIN)/u2edge quantize $(CKPT) --profile $(PROFILE) -o $(INT8) $(SECOND) --force $(ARGS)
+	test -e $(PROFILE) || test -e $(CKPT)/calibration.profile || $(MAKE) calibrate ARGS=
+	$(BIN)/u2edge quantize $(CKPT) --profile $(FOUND) -o $(INT8) $(SECOND) --force $(ARGS)
 
 # Both bundles, made when they are not there yet.
 both: $(VENV)/.quant
@@ -86,7 +88,7 @@ bench: both
 	$(BIN)/u2edge bench --bundle $(INT8) --baseline $(OUT) $(ARGS)
 
 report: both
-	$(BIN)/u2edge report $(CKPT) --baseline $(OUT) --bundle $(INT8) --profile $(PROFILE) --data $(DATA) -o $(REPORT) $(ARGS)
+	$(BIN)/u2edge report $(CKPT) --baseline $(OUT) --bundle $(INT8) --profile $(FOUND) --data $(DATA) -o $(REPORT) $(ARGS)
 
 # The bundle that make demo runs, from the checkpoint in models/reference.
 bundle: $(VENV)/.convert

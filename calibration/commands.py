@@ -12,8 +12,9 @@ from rich.console import Console
 
 from calibration.balance import balance, table
 from calibration.corpus import CorpusError, Utterance, read_corpus, write_manifest
-from calibration.profile import CalibrationOptions, Profile, merge
+from calibration.profile import CalibrationOptions, Profile, merge, record_command
 from calibration.run import Interrupted, Report, calibrate, interruptible, next_command, summary
+from edge.commandline import command_line
 from edge.runtime.errors import OptionsError
 
 
@@ -63,6 +64,7 @@ def run_calibrate(request: Request) -> int:
         again = "type the same command" + (" without --restart" if request.restart else "")
         report(f"stopped ({stop}); what was done is kept: {again} to continue")
         return stop.code
+    record_command(out, command_line())
     summary(profile, console)
     report(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if shard[1] == 1:
@@ -101,6 +103,7 @@ def run_merge(paths: list[Path], out: Path) -> None:
     console, notes = _consoles()
     profile = merge([Profile.load(path) for path in paths])
     profile.save(out)
+    record_command(out, command_line())
     summary(profile, console)
     notes.print(f"wrote {out}", soft_wrap=True)
     notes.print(next_command(Path(profile.header.checkpoint), out), soft_wrap=True)

@@ -257,6 +257,18 @@ class Profile:
             raise ProfileError(f"{path}: a damaged calibration profile ({error}); calibrate again") from None
 
 
+def record_command(path: Path, command: str) -> None:
+    """Write the command that made the profile ``path`` beside it: not inside, where it would make equal profiles
+    differ."""
+    path.with_name(path.name + ".command").write_text(command + "\n", encoding="utf-8")
+
+
+def recorded_command(path: Path) -> str:
+    """What ``record_command`` wrote; empty when there is none."""
+    beside = path.with_name(path.name + ".command")
+    return beside.read_text(encoding="utf-8", errors="replace")[:4096].strip() if beside.is_file() else ""
+
+
 def merge(profiles: Sequence[Profile]) -> Profile:
     """The profile of all utterances together, as if one run had seen them.
 

@@ -38,7 +38,10 @@ def quantize(
     ] = Path("models/reference"),
     profile: Annotated[
         Path | None,
-        typer.Option(help="What u2edge calibrate wrote; for static. [default: build/<checkpoint>.profile]"),
+        typer.Option(
+            help="What u2edge calibrate wrote; for static. [default: build/<checkpoint>.profile, else "
+            "<checkpoint>/calibration.profile]"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="The new bundle. [default: build/<checkpoint>-int8]")
@@ -54,8 +57,10 @@ def quantize(
         Observer, typer.Option(help="Of static scales: the extremes, or the range of least squared error.")
     ] = Observer.minmax,
     tune: Annotated[
-        Path | None,
-        typer.Option(metavar="MANIFEST", help="Search on these recordings (with texts) until the loss is small."),
+        list[Path] | None,
+        typer.Option(
+            metavar="MANIFEST", help="Search on these recordings (with texts) until the loss is small; repeatable."
+        ),
     ] = None,
     max_drop: Annotated[float, typer.Option(min=0.0, help="Accepted with --tune: points of WER, absolute.")] = 0.2,
     min_agreement: Annotated[
@@ -101,7 +106,7 @@ def quantize(
         out=out,
         scheme=scheme.value,
         observer=observer.value,
-        tune=tune,
+        tune=tuple(tune or ()),
         max_drop=max_drop,
         min_agreement=min_agreement / 100,
         split=split or None,

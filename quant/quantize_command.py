@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from calibration.corpus import CorpusError, Utterance, read_corpus
-from calibration.profile import CoverageRule, Profile
+from calibration.profile import CoverageRule, Profile, recorded_command
+from edge.commandline import command_line
 from edge.export.convert import ConvertOptions
 from edge.model.checkpoint import Experiment, load_experiment
 from edge.runtime.bundle import Bundle
@@ -22,6 +23,8 @@ from quant.kernels import count_kernels
 from quant.observe import Replay, observe
 from quant.plan import QuantizationError, QuantizationPlan
 from quant.tuning import Tuning, TuningOptions, tune
+
+SHIPPED = "calibration.profile"  # beside final.pt
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Request:
     out: Path | None = None
     scheme: str = "static"
     observer: str = "minmax"
-    tune: Path | None = None
+    tune: tuple[Path, ...] = ()
     max_drop: float = 0.2  # points of WER
     min_agreement: float = 0.97
     split: str | None = "dev"
@@ -65,9 +68,9 @@ def run(request: Request) -> int:
     out = request.out or _beside(request.checkpoint, "-int8" if request.scheme == "static" else f"-{request.scheme}")
     if out.exists() and not request.force:
         raise QuantizationError(f"{out}: already exists; choose another folder, or replace it with --force")
-    if request.tune is not None and request.scheme != "static":
+    if request.tune and request.scheme != "static":
         raise QuantizationError(f"--tune: expected --scheme static, which has scales to search, found {request.scheme}")
-    corpus = _corpus(request) if request.tune is not None else []
+    corpus = _corpus(request) if request.tune else []
     experiment = load_experiment(request.checkpoint)
     profile, sha256 = _profile(request, experiment)
     options = _options(request, experiment, profile, report)
@@ -107,6 +110,7 @@ def provenance(
     """Where the scales came from, for the manifest."""
     data: dict[str, Any] = {
         "scheme": request.scheme,
+        "command": command_line(),
         "fell_back": {path: {"precision": layer.precision, "why": layer.why} for path, layer in fell_back(plan)},
     }
     if profile is not None:
@@ -118,6 +122,7 @@ def provenance(
             "skipped": len(profile.header.skipped),
             "seconds": round(profile.seconds, 1),
             "options": dataclasses.asdict(profile.header.options),
+            "command": recorded_command(profile_path(request)),
         }
         data["coverage"] = {
             "rule": dataclasses.asdict(rule),
@@ -156,11 +161,21 @@ def _short(path: str) -> str:
     return path.replace("encoder.encoders.", "encoder ").replace(".experts.", " ").replace(".", " ")
 
 
+def profile_path(request: Request) -> Path:
+    """Where the profile is read from: named, in build/, or shipped with the checkpoint."""
+    if request.profile is not None:
+        return request.profile
+    made = _beside(request.checkpoint, ".profile")
+    folder = request.checkpoint if request.checkpoint.is_dir() else request.checkpoint.parent
+    shipped = folder / SHIPPED
+    return shipped if shipped.is_file() and not made.is_file() else made
+
+
 def _profile(request: Request, experiment: Experiment) -> tuple[Profile | None, str]:
     """The profile and its checksum; static needs one, for the others one is read only when it is named."""
     if request.scheme != "static" and request.profile is None:
         return None, ""
-    path = request.profile or _beside(request.checkpoint, ".profile")
+    path = profile_path(request)
     profile = Profile.load(path)
     profile.check_checkpoint(experiment.sha256, str(experiment.path))
     return profile, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -180,10 +195,9 @@ def _options(request: Request, experiment: Experiment, profile: Profile | None, 
 
 
 def _corpus(request: Request) -> list[Utterance]:
-    assert request.tune is not None
     corpus = read_corpus(request.tune, split=request.split, limit=request.limit, need_text=True)
     if not any(u.text.split() for u in corpus):
-        raise CorpusError(f"{request.tune}: expected transcripts, found none")
+        raise CorpusError(f"{', '.join(map(str, request.tune))}: expected transcripts, found none")
     return corpus
 
 

@@ -327,7 +327,7 @@ def test_max_drop_is_an_exit_code(bundle: Path, other_bundle: Path, spoken: Path
     texts = [(u["reference"], u["bundle"][mode["key"]], u["baseline"][mode["key"]]) for u in data["utterances"]]
     assert all(reference == baseline for reference, _, baseline in texts)
     assert mode["bundle"]["wer"] == pytest.approx(100 * jiwer.wer([t[0] for t in texts], [t[1] for t in texts]))
-    assert data["bundle"]["name"] == other and data["command"].startswith("cli.py wer -b ")
+    assert data["bundle"]["name"] == other and data["command"].startswith("u2edge wer -b ")
     assert list(data["corpus"]["manifests"]) == [str(spoken)] and data["versions"]["onnxruntime"]
     rows = [json.loads(line) for line in errors.read_text("utf-8").splitlines()]
     assert {row["audio"] for row in rows if row["mode"] == mode["key"]} == {"a1.wav", "a2.wav", "b1.wav", "b2.wav"}

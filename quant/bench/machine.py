@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +77,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, or not needed
             continue
     return found
-
-
-def command_line() -> str:
-    """The command that is running, as one would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def resident_mb() -> float | None:

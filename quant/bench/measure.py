@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from edge.commandline import command_line
 from edge.runtime import DecodeOptions, Recognizer, Stream
 from edge.runtime.audio import Samples
 from edge.runtime.errors import EdgeError
 from quant.bench.audio import noise, read_start
-from quant.bench.machine import bundle_id, command_line, machine, versions
+from quant.bench.machine import bundle_id, machine, versions
 from quant.bench.process import Process, measure_processes
 from quant.bench.stats import Ratio, Spread, ratio, spread
 

@@ -37,8 +37,10 @@ def commands(
     quantize = ["quantize", checkpoint, *_quantize(bundle, profile), "-o", str(request.bundle)]
     found = {
         "convert": _join("convert", checkpoint, "-o", str(request.baseline), *storage, *extra),
-        "calibrate": _join("calibrate", checkpoint, "--data", "MANIFEST", "-o", profile),
-        "quantize": _join(*quantize, *(["--tune", "MANIFEST"] if bundle.calibration.get("tuning") else [])),
+        "calibrate": _recorded(bundle.calibration.get("profile"))
+        or _join("calibrate", checkpoint, "--data", "MANIFEST", "-o", profile),
+        "quantize": _recorded(bundle.calibration)
+        or _join(*quantize, *(["--tune", "MANIFEST"] if bundle.calibration.get("tuning") else [])),
         "tune": _join(*quantize, "--tune", str(chosen.manifests[0]) if chosen and chosen.manifests else "MANIFEST"),
         "wer": _join("wer", *both, *data, *threads, "--json", str(request.wer or request.out / "wer.json")),
         "bench": _join("bench", *both, *threads, *_bench(request, bench)),
@@ -50,6 +52,12 @@ def commands(
     if request.bench and bench:
         found["bench"] = str(bench["command"])
     return found
+
+
+def _recorded(made: Any) -> str:
+    """The command that a manifest says something was made with; empty when it does not."""
+    command = made.get("command", "") if isinstance(made, dict) else ""
+    return command if isinstance(command, str) else ""
 
 
 def _quantize(bundle: Manifest, profile: str) -> list[str]:

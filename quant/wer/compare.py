@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.corpus import MANIFEST, Utterance
+from edge.commandline import command_line
 from edge.runtime.bundle import sha256
-from quant.bench.machine import command_line, machine, versions
+from quant.bench.machine import machine, versions
 from quant.wer.measure import (
     CorpusInfo,
     GroupReport,
