@@ -171,4 +171,4 @@ def test_command(tiny_bundle: Path, tmp_path: Path) -> None:
     data = json.loads(out.read_text("utf-8"))
     assert data["ratios"]["bytes"]["value"] == 1.0 and data["bundle"]["process"]["processes"] == 1
     assert data["ratios"]["memory"]["value"] > 0 and data["bundle"]["chunks"] == data["baseline"]["chunks"] == 15
-    assert data["command"].startswith("cli.py bench -b ")
+    assert data["command"].startswith("u2edge bench -b ")
