@@ -15,6 +15,7 @@ from calibration.corpus import CorpusError, Utterance, read_corpus, write_manife
 from calibration.profile import CalibrationOptions, Profile, merge, record_command
 from calibration.run import Interrupted, Report, calibrate, interruptible, next_command, summary
 from edge.commandline import command_line
+from edge.console import table_console
 from edge.runtime.errors import OptionsError
 
 
@@ -138,4 +139,4 @@ def _data(request: Request) -> list[Path]:
 def _consoles() -> tuple[Console, Console]:
     """Results, and notes about the run."""
     plain = {"highlight": False, "markup": False, "emoji": False}
-    return Console(**plain), Console(stderr=True, **plain)  # type: ignore[arg-type]
+    return table_console(markup=False), Console(stderr=True, **plain)  # type: ignore[arg-type]

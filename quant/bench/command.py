@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge.console import table_console
 from quant.bench.measure import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
 from quant.bench.stats import Ratio
 
@@ -73,7 +74,7 @@ def names(bundle: str, bundle_scheme: str, baseline: str, baseline_scheme: str) 
 
 def print_result(result: BenchResult, console: Console | None = None) -> None:
     """Tables and what they mean."""
-    console = console or Console()
+    console = console or table_console()
     new, old = result.bundle, result.baseline
     shown = [new] if old is None else [old, new]
     labels = [new.name]

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from calibration.corpus import read_corpus
+from edge.console import table_console
 from edge.runtime import Recognizer
 from quant.bench.command import names, write_json
 from quant.wer.compare import Selection, report
@@ -157,7 +158,7 @@ def _write_errors(result: WerReport, path: Path) -> None:
 
 def print_report(result: WerReport, console: Console | None = None) -> None:
     """Tables and what they mean."""
-    console = console or Console()
+    console = console or table_console()
     corpus, old = result.corpus, result.baseline
     new_name, old_name = result.bundle.name, ""
     if old is not None:
