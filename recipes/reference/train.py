@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument(
         "--dither", type=float, default=AugmentOptions.dither, help="share with one 16-bit step of noise"
     )
+    parser.add_argument("--average", type=float, default=TrainOptions.average, help="decay of the average of weights")
     parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -232,6 +233,7 @@ def main() -> None:
         decoder_step=args.decoder_step,
         peak=args.peak,
         streaming=args.streaming,
+        average=args.average,
     )
     trainer = Trainer(from_wenet(configuration), options, args.out, torch.device(args.device))
     print(f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters", flush=True)
@@ -242,14 +244,15 @@ def main() -> None:
     noise = build([args.speech / "noise"], features / "noise", "train")
     print(f"{store.seconds() / 3600:.1f} h of speech, {noise.seconds() / 60:.0f} min of noise", flush=True)
     dev: dict[str, list[tuple[np.ndarray, str]]] = {"theo": [], "so762": [], "sentences": []}
+    heard = FeatureOptions(dither=1.0)  # as the shipped bundle listens
     for u in digit_strings(args.speech / "digits-human"):
         name = "theo" if u.speaker.startswith("fsdd") else "so762"
-        dev[name].append((fbank(u.samples, FeatureOptions()), u.text))
+        dev[name].append((fbank(u.samples, heard), u.text))
     sentences = args.speech / "sentences-human"
     rows = [r for r in read_manifest(sentences) if r["split"] == "dev" and r["audio"].startswith("so762")]
     for row in rows[::3]:  # a third of them follows the course well enough
         samples, _ = soundfile.read(sentences / row["audio"], dtype="float32")
-        dev["sentences"].append((fbank(samples, FeatureOptions()), row["text"]))
+        dev["sentences"].append((fbank(samples, heard), row["text"]))
 
     resumed = trainer.resume()
     if not resumed and args.init:
