@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import jiwer
@@ -124,11 +123,12 @@ def test_loudness_and_sampling_rate_do_not_matter_much(recognizer: Recognizer) -
     assert jiwer.wer(texts, found) <= BAR
 
 
-def test_human_digits_of_unseen_speakers(recognizer: Recognizer) -> None:
+@pytest.mark.parametrize("reencode", [None, False], ids=["second pass", "the chunks' own encoder output"])
+def test_human_digits_of_unseen_speakers(recognizer: Recognizer, reencode: bool | None) -> None:
     corpus = SHARED / "speech" / "digits-human"
     if not corpus.is_dir():
         pytest.skip(f"{corpus} is not here (human recordings are not part of the repository)")
     utterances = digit_strings(corpus)
-    options = dataclasses.replace(DecodeOptions(), chunk_ms=640.0)
+    options = DecodeOptions(chunk_ms=640.0, reencode=reencode)
     texts = [" ".join(r.text for r in recognizer.transcribe(u.samples, 16000, options=options)) for u in utterances]
     assert jiwer.wer([u.text for u in utterances], texts) <= BAR

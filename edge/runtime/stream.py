@@ -179,14 +179,16 @@ class Stream:
     def _end_utterance(self) -> list[Result]:
         """Rescore and close the current utterance.
 
-        Nothing decoded gives no result, and the attention decoders are not asked: they never saw empty speech in
+        No text gives no result, and the attention decoders are not asked: they never saw empty speech in
         training and would find words in silence. (So does WeNet's runtime, ``DecodedSomething``.)
         """
         results = []
         if self._search.decoded_something():
-            results.append(self._rescored() if self.plan.rescoring else self._ctc_only())
-            self.stats.utterances += 1
-            self._segment += 1
+            result = self._rescored() if self.plan.rescoring else self._ctc_only()
+            if result.text:  # a lone word boundary or special token, as noise can give, is nothing to show
+                results.append(result)
+                self.stats.utterances += 1
+                self._segment += 1
         self._reset()
         return results
 

@@ -1,0 +1,388 @@
+"""u2edge doctor on this machine, and on machines made worse: no PortAudio, no sounddevice, a damaged bundle, one core,
+packages that crash or hang. No timing is judged, and no microphone is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.doctor import audio, bundle, cpu, distro, engines, limits, speed
+from edge.doctor.child import ask
+from edge.doctor.microphones import level
+from edge.doctor.report import anonymous, as_data, as_text, exit_code
+from edge.doctor.section import Problem, Section, guarded
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+CPU = cpu.Cpu("Test", "x86_64", 4, 8, 8, 4, None, ("avx2", "avx512f", "avx512_vnni"), "", 16000, 8000)
+
+
+def run(*arguments: object, cwd: Path = REPOSITORY, before: str = "", **environment: str) -> dict[str, Any]:
+    """``u2edge doctor --json``: its object. ``before``: Python that runs first, in it and in every child."""
+    path = [str(REPOSITORY)]
+    if before:
+        folder = Path(environment.pop("SITE"))
+        (folder / "sitecustomize.py").write_text(before)
+        path.insert(0, str(folder))
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", "doctor", "--json", "--seconds", "0.1", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    data: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == data["exit_code"]
+    return data
+
+
+def problems(data: dict[str, Any], section: str, level: str = "warning") -> list[dict[str, str]]:
+    return [p for p in data["problems"] if (p["section"], p["level"]) == (section, level)]
+
+
+def test_this_machine(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Whole, with a report; the facts agree with what Python itself knows."""
+    data = run("-b", tiny_bundle, "--report", cwd=tmp_path)
+    assert data["exit_code"] == 0
+    assert json.loads((tmp_path / "u2edge-doctor.json").read_text("utf-8")) == data
+    assert [p.name for p in tmp_path.iterdir()] == ["u2edge-doctor.json"]
+    sections = data["sections"]
+    assert list(sections) == ["processor", "engines", "microphones", "display", "bundle", "speed"]
+    assert not any("failed" in facts and facts["failed"] for name, facts in sections.items() if name != "microphones")
+    processor = sections["processor"]
+    assert processor["logical"] == os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        assert processor["usable"] == len(os.sched_getaffinity(0))
+    import onnxruntime
+
+    assert sections["engines"]["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert sections["bundle"]["ok"] is True and sections["bundle"]["schemes"] == ["fp32"]
+    first = sections["speed"]["runs"][0]
+    assert (first["engine"], first["failed"]) == ("onnxruntime", "")
+    assert [row["chunk_ms"] for row in first["chunks"]] == [160, 320, 640, 1280]
+    for row in first["chunks"]:
+        assert row["rtf"] > 0 and 0 < row["p50_ms"] <= row["p95_ms"] and row["chunks"] >= 3
+    rtf = first["chunks"][2]["rtf"]
+    idle = speed.idle_percent(rtf)
+    assert sections["speed"]["verdict"].startswith("your machine runs this bundle at RTF ")
+    assert sections["speed"]["verdict"].endswith(f"chunks of 640 ms leave {idle} % idle")
+    for microphone in sections["microphones"].get("devices", []):
+        assert microphone["host"] and set(microphone["rates"]) <= set(range(8000, 96001))
+    assert str(tmp_path) not in json.dumps(data) and str(tiny_bundle.parent) not in json.dumps(data)
+
+
+def test_text_for_people(tiny_bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", "doctor", "-b", str(tiny_bundle), "--no-microphone", "--seconds", "0.1"],
+        cwd=REPOSITORY,
+        env={**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done
+    for title in ("processor ", "engines ", "microphones ", "display ", "bundle ", "speed "):
+        assert sum(line.startswith(title) for line in done.stdout.splitlines()) == 1
+    assert "your machine runs this bundle at RTF" in done.stdout
+    if sys.platform.startswith("linux"):
+        assert "note: no display" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(("transcribing works", "all is well"))
+
+
+def test_without_portaudio(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The real sounddevice, which cannot find the library."""
+    if not engines._version("sounddevice"):
+        pytest.skip("sounddevice is not installed")
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the wheels of sounddevice for macOS and Windows bring PortAudio")
+    hide = (
+        "import ctypes.util as u\nfind = u.find_library\n"
+        "u.find_library = lambda name: None if 'portaudio' in name else find(name)\n"
+    )
+    data = run("-b", tiny_bundle, before=hide, SITE=str(tmp_path))
+    assert data["exit_code"] == 0, "files can still be transcribed"
+    (found,) = problems(data, "microphones")
+    assert found["text"].startswith("the PortAudio library is missing")
+    assert found["fix"] == distro.install_portaudio()
+    assert data["sections"]["speed"]["runs"][0]["chunks"]
+
+
+def test_without_sounddevice(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "sounddevice.py").write_text("raise ModuleNotFoundError('No module', name='sounddevice')")
+    path = os.pathsep.join((str(tmp_path), str(REPOSITORY)))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", "from edge.doctor import audio; s = audio.examine(True); print(s.problems[0].fix)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "pip install 'u2edge[demo]'", done
+
+
+def test_damaged_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(tiny_bundle, tmp_path / "damaged")
+    content = bytearray((damaged / "encoder.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / "encoder.onnx").write_bytes(content)
+    data = run("-b", damaged, "--no-microphone")
+    (found,) = problems(data, "bundle", "error")
+    assert data["exit_code"] == 1
+    assert (
+        found["text"].startswith("damaged/encoder.onnx: expected SHA-256 ") and "copy the bundle again" in found["fix"]
+    )
+    assert data["sections"]["speed"]["runs"] == [], "a damaged bundle is not measured"
+    assert data["sections"]["processor"]["model"], "and the rest is still said"
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    data = run("-b", tmp_path / "nowhere", "--no-microphone")
+    (found,) = problems(data, "bundle", "error")
+    assert data["exit_code"] == 1 and found["fix"] == "make one: u2edge convert CKPT -o BUNDLE"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can be taken away on Linux only")
+def test_one_core(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = run(
+        "-b",
+        tiny_bundle,
+        "--no-microphone",
+        before="import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n",
+        SITE=str(tmp_path),
+    )
+    assert data["sections"]["processor"]["usable"] == 1
+    (found,) = problems(data, "processor")
+    assert "one core" in found["text"] and "--chunk-ms" in found["fix"]
+    assert data["sections"]["speed"]["runs"][0]["threads"] == 1
+
+
+def test_an_engine_that_crashes(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A package whose native code kills the process takes neither the doctor nor the other sections with it."""
+    broken = tmp_path / "packages"
+    broken.mkdir()
+    (broken / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    data = run(
+        "-b",
+        tiny_bundle,
+        "--no-microphone",
+        before=f"import sys\nsys.path.insert(0, {str(broken)!r})\n",
+        SITE=str(tmp_path),
+    )
+    assert data["exit_code"] == 1
+    assert any(
+        "SIGILL, an instruction this processor does not have" in p["text"] for p in problems(data, "engines", "error")
+    )
+    (verdict,) = problems(data, "speed", "error")
+    assert verdict["text"] == "no engine can run this bundle on this machine"
+
+
+@pytest.mark.parametrize("package", ["kaldi_native_fbank", "soundfile", "numpy", "onnxruntime"])
+def test_a_package_that_cannot_be_imported(tiny_bundle: Path, tmp_path: Path, package: str) -> None:
+    """``u2edge`` itself may not start then; ``python -m edge.doctor`` does, and names the package."""
+    reason = "libsomething.so.6: cannot open shared object file"
+    (tmp_path / f"{package}.py").write_text(f"raise OSError({reason!r})")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.doctor", str(tiny_bundle)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY)))},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done
+    name = package.replace("_", "-")
+    assert f"error: {name} cannot be used: {reason}" in done.stdout
+    assert f"fix: pip install --force-reinstall {name}" in done.stdout
+    assert json.loads((tmp_path / "u2edge-doctor.json").read_text("utf-8"))["exit_code"] == 1
+
+
+def test_a_child_that_hangs_or_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it said before is kept; it is ended in time; chatter of libraries is no answer."""
+    (tmp_path / "sick.py").write_text(
+        "import os, time\nfrom edge.doctor.child import say, serve\n"
+        "def probe(task):\n"
+        "    print('ALSA lib chatter')\n"
+        "    say(first=task['n'])\n"
+        "    if task['n'] == 1: time.sleep(60)\n"
+        "    if task['n'] == 2: raise OSError('no such thing')\n"
+        "    if task['n'] == 3: os.write(1, b'{\"second\": ')\n"
+        "    if task['n'] == 4: os._exit(9)\n"
+        "serve(probe)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    for number, failed in ((1, "no answer within 3 s"), (2, "OSError: no such thing"), (3, ""), (4, "exit code 9")):
+        answer = ask("sick", {"n": number}, 3)
+        assert answer.data == {"first": number} and (failed in answer.failed if failed else answer.failed == "")
+    assert time.monotonic() - began < 50, "the hanging child was waited for"
+
+
+def test_a_section_that_fails_is_reported(tmp_path: Path) -> None:
+    def examine() -> Section:
+        return Section("x", {"size": (tmp_path / "missing").stat().st_size}, [])
+
+    section = guarded("thing", examine)
+    assert section.title == "thing" and section.facts["failed"].startswith("FileNotFoundError")
+    assert section.problems[0].level == "warning" and exit_code([section]) == 0
+    assert "could not be examined" in as_text([section])
+
+
+@pytest.mark.parametrize(
+    ("isa", "architecture", "schemes", "warned"),
+    [
+        (("avx2",), "x86_64", ["static"], True),
+        (("avx2", "avx512f"), "AMD64", ["dynamic", "fp32"], True),
+        (("avx2", "avx_vnni"), "x86_64", ["static"], False),
+        (("avx512_vnni",), "x86_64", ["static"], False),
+        (("amx_int8",), "x86_64", ["static"], False),
+        (("avx2",), "x86_64", ["weight8"], False),
+        (("avx2",), "x86_64", ["fp32"], False),
+        (("neon",), "aarch64", ["static"], False),
+        ((), "x86_64", ["static"], False),
+    ],
+)
+def test_saturation(isa: tuple[str, ...], architecture: str, schemes: list[str], warned: bool) -> None:
+    found = bundle.saturation(dataclasses.replace(CPU, isa=isa, architecture=architecture), schemes)
+    assert (found is not None) == warned
+    if found:
+        assert "16 bits" in found.text and "weight8" in found.fix and "fp32" in found.fix
+
+
+def rtfs(*values: float, engine: str = "onnxruntime", device: str = "cpu") -> dict[str, Any]:
+    rows = [{"chunk_ms": ms, "rtf": rtf} for ms, rtf in zip(speed.CHUNKS_MS, values, strict=True)]
+    return {"engine": engine, "device": device, "chunks": rows, "failed": ""}
+
+
+def test_verdict() -> None:
+    text, found = speed.verdict([rtfs(0.3, 0.2, 0.1, 0.1)], "fp32")
+    assert text == "your machine runs this bundle at RTF 0.1: chunks of 640 ms leave 90 % idle" and not found
+    text, (tight,) = speed.verdict([rtfs(2.0, 1.4, 0.9, 0.6)], "fp32")
+    assert "10 % idle" in text or "9 % idle" in text
+    assert tight.level == "warning" and "--chunk-ms 1280" in tight.fix and "int8" in tight.fix
+    _, (tight,) = speed.verdict([rtfs(2.0, 1.4, 0.9, 0.85)], "static")
+    assert tight.level == "warning" and "--chunk-ms" not in tight.fix and "int8" not in tight.fix
+    text, (slow,) = speed.verdict([rtfs(4.0, 3.0, 2.0, 1.5)], "fp32")
+    assert slow.level == "error" and "0 % idle" in text
+    gpu = rtfs(0.2, 0.2, 0.1, 0.1, engine="openvino", device="GPU")
+    _, (slow,) = speed.verdict([rtfs(4.0, 3.0, 2.0, 1.5), gpu], "fp32")
+    assert slow.level == "warning" and "--engine openvino --device GPU" in slow.fix
+    failed = {"engine": "onnxruntime", "device": "cpu", "chunks": [], "failed": "x"}
+    assert speed.verdict([failed, gpu], "fp32")[0].startswith("your machine runs this bundle at RTF 0.1")
+    assert speed.verdict([failed], "fp32")[1][0].level == "error"
+
+
+def test_level_in_decibels() -> None:
+    """A full-scale sine has a peak of 0 dBFS and an RMS of -3.01 dB; a tenth of it 20 dB less."""
+    sine = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
+    loud, soft = level(sine), level(sine / 10)
+    assert (loud["peak_dbfs"], loud["rms_dbfs"]) == (0.0, -3.0) and loud["clipped"] == 2000
+    assert (soft["peak_dbfs"], soft["rms_dbfs"], soft["clipped"]) == (-20.0, -23.0, 0)
+    assert level(np.zeros(10, np.float32)) == {"samples": 10, "peak_dbfs": None, "rms_dbfs": None, "clipped": 0}
+
+
+def test_level_hints() -> None:
+    def hint(peak: float | None, clipped: int = 0) -> list[Problem]:
+        found = {"samples": 16000, "peak_dbfs": peak, "rms_dbfs": peak, "clipped": clipped}
+        return audio._level({"level": found, "level_device": "x", "level_rate": 16000})[1]
+
+    assert "muted?" in hint(None)[0].text and "muted?" in hint(-90.0)[0].text
+    assert "clips" in hint(0.0, 50)[0].text and hint(-12.0) == [] and hint(0.0, 1) == []
+
+
+def test_package_names_follow_the_distribution(tmp_path: Path) -> None:
+    for content, expected in (
+        ("ID=debian\n", "sudo apt install libportaudio2"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "sudo apt install libportaudio2"),
+        ("ID=fedora\n", "sudo dnf install portaudio"),
+        ("ID='rocky'\nID_LIKE='rhel centos fedora'\n", "sudo dnf install portaudio"),
+        ("ID=manjaro\nID_LIKE=arch\n", "sudo pacman -S portaudio"),
+        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', "sudo zypper install libportaudio2"),
+        ("ID=haiku\n", "install PortAudio (libportaudio2 or portaudio) with your package manager"),
+    ):
+        (tmp_path / "os-release").write_text(content)
+        assert distro.install_portaudio(tmp_path / "os-release", "linux") == expected
+    missing = distro.install_portaudio(tmp_path / "missing", "linux")
+    assert "package manager" in missing and distro.install_portaudio(platform="darwin") == "brew install portaudio"
+    (tmp_path / "os-release").write_text("ID=ubuntu\nID_LIKE=debian\n")
+    assert "intel-opencl-icd" in distro.install_gpu_driver(tmp_path / "os-release")
+
+
+def test_container_limits(tmp_path: Path) -> None:
+    """Both versions of control groups; the strictest of all parents counts."""
+    root, membership = tmp_path / "cgroup", tmp_path / "self"
+    (root / "a" / "b").mkdir(parents=True)
+    membership.write_text("0::/a/b\n")
+    assert limits.cpu_quota(root, membership) is None and limits.memory_limit(root, membership) is None
+    (root / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    assert limits.cpu_quota(root, membership) is None
+    (root / "a" / "cpu.max").write_text("150000 100000\n")
+    (root / "a" / "b" / "memory.max").write_text(f"{2**30}\n")
+    (root / "a" / "memory.max").write_text("max\n")
+    assert limits.cpu_quota(root, membership) == 1.5 and limits.memory_limit(root, membership) == 2**30
+    old = root / "cpu" / "x"
+    old.mkdir(parents=True)
+    membership.write_text("2:cpuacct:/y\n1:cpu:/x\n0::/\n")
+    (old / "cpu.cfs_quota_us").write_text("-1")
+    (old / "cpu.cfs_period_us").write_text("100000")
+    assert limits.cpu_quota(root, membership) is None
+    (old / "cpu.cfs_quota_us").write_text("50000")
+    assert limits.cpu_quota(root, membership) == 0.5
+    assert limits.cpu_quota(root, tmp_path / "missing") is None
+
+
+def test_processor_problems() -> None:
+    def texts(**changes: Any) -> list[str]:
+        return [p.text for p in cpu.examine(dataclasses.replace(CPU, **changes)).problems]
+
+    assert texts() == []
+    assert "the machine has one core" in texts(logical=1, physical=1, usable=1, usable_physical=1)[0]
+    assert "limits this process to 1.5 of 8 cores" in texts(quota=1.5)[0]
+    assert "one core only" in texts(quota=0.5)[0]
+    assert "no AVX2" in texts(isa=("avx",))[0]
+    assert "powersave" in texts(governor="powersave acpi-cpufreq")[0]
+    assert texts(governor="powersave intel_pstate balance_performance") == []
+    assert texts(governor="powersave amd-pstate-epp power") != []
+
+
+def test_intel_gpu_is_seen_by_its_vendor(tmp_path: Path) -> None:
+    assert not engines.intel_gpu(tmp_path)
+    for card, vendor in (("card0", "0x10de"), ("card1", "0x8086")):
+        (tmp_path / card / "device").mkdir(parents=True)
+        (tmp_path / card / "device" / "vendor").write_text(f"{vendor}\n")
+        assert engines.intel_gpu(tmp_path) == (vendor == "0x8086")
+
+
+def test_nothing_personal_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/data/annasmith")
+    monkeypatch.setenv("USERPROFILE", "/data/annasmith")
+    monkeypatch.setenv("LOGNAME", "annasmith")
+    monkeypatch.setenv("USER", "annasmith")
+    facts = {
+        "paths": ["/data/annasmith/models/x: broken", "/home/bob/y", "C:\\Users\\Carl\\z", "/Users/dora/w, /tmp/ok"],
+        "microphones": ["Anna's AirPods", "Mic of ANNASMITH", "USB Audio"],
+        "directory": f"{tmp_path}/secret-project/bundle/encoder.onnx: damaged",
+        "number": 3,
+    }
+    problem = Problem("warning", "/data/annasmith/models/x failed", "see /home/bob/log")
+    data = as_data([Section("x", facts, [], [problem])], tmp_path / "secret-project" / "bundle")
+    text = json.dumps(data)
+    for personal in ("annasmith", "bob", "Carl", "dora", "Anna", "ANNASMITH", "secret-project"):
+        assert personal not in text, personal
+    assert data["sections"]["x"]["paths"][0] == "~/models/x: broken"
+    assert data["sections"]["x"]["directory"] == "bundle/encoder.onnx: damaged"
+    assert "USB Audio" in text and "/tmp/ok" in text and data["sections"]["x"]["number"] == 3
+    assert anonymous("/data/annasmithson/x") == "/data/annasmithson/x", "another name that begins alike"

@@ -1,0 +1,168 @@
+"""engine="auto": the faster engine is taken, once measured it is remembered, and nothing on disk is trusted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from openvino_helpers import REFERENCE, SAMPLES
+
+from edge.runtime import BackendError, Bundle, Recognizer, probe
+from edge.runtime.backend import ENGINES
+from edge.runtime.onnx_backend import OnnxBackend
+from edge.runtime.probe import choose
+from edge.runtime.state import EncoderState, Step
+from edge.runtime.user_cache import user_cache
+
+
+class Slow(OnnxBackend):
+    """A real engine that takes its time."""
+
+    delay = 0.02
+    loads = 0
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None, precision: str = "f32") -> Any:
+        cls.loads += 1
+        return cls(bundle, threads or 1)
+
+    def step(self, features: Any, state: EncoderState) -> Step:
+        time.sleep(self.delay)
+        return super().step(features, state)
+
+
+class Quick(Slow):
+    delay = 0.0
+    loads = 0
+
+
+class Broken(Slow):
+    @classmethod
+    def load(cls, *args: Any, **more: Any) -> Any:
+        raise BackendError("no such driver")
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Slow.loads = Quick.loads = 0
+
+
+def engines(monkeypatch: pytest.MonkeyPatch, onnxruntime: str, openvino: str) -> None:
+    monkeypatch.setitem(ENGINES, "onnxruntime", f"{__name__}:{onnxruntime}")
+    monkeypatch.setitem(ENGINES, "openvino", f"{__name__}:{openvino}")
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "u2edge" / "engine").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("onnxruntime", "openvino", "wanted"), [("Slow", "Quick", "openvino"), ("Quick", "Slow", "onnxruntime")]
+)
+def test_the_faster_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onnxruntime: str, openvino: str, wanted: str
+) -> None:
+    engines(monkeypatch, onnxruntime, openvino)
+    bundle = Bundle.open(REFERENCE)
+    backend, choice = choose(bundle, threads=1, seconds=0.3)
+    assert isinstance(backend, Quick) and choice.engine == wanted and not choice.remembered
+    times = choice.chunk_ms
+    slow, quick = sorted(times.values(), reverse=True)
+    assert slow > quick + 15 and all(f"{ms:.1f} ms" in choice.reason for ms in times.values())
+    assert [Slow.loads, Quick.loads] == [1, 1]
+    _, again = choose(bundle, threads=1, seconds=0.3)
+    assert again.remembered and again.chunk_ms == times and [Slow.loads, Quick.loads] == [1, 2], "only the chosen one"
+    assert len(files(tmp_path)) == 1
+    _, other = choose(bundle, threads=2, seconds=0.1)
+    assert not other.remembered and len(files(tmp_path)) == 2, "other threads, another measurement"
+
+
+def test_an_equal_one_does_not_replace_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines(monkeypatch, "Slow", "Slow")
+    assert choose(Bundle.open(REFERENCE), threads=1, seconds=0.2)[1].engine == "onnxruntime"
+
+
+def test_two_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines(monkeypatch, "Quick", "Quick")
+    began = time.perf_counter()
+    choose(Bundle.open(REFERENCE), threads=1)
+    assert 2.0 <= time.perf_counter() - began < 6.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not json",
+        "[]",
+        "null",
+        '{"engine": "openvino"}',
+        '{"engine": "tensorrt", "device": "cpu", "chunk_ms": {}}',
+        '{"engine": "openvino", "device": "gpu", "chunk_ms": {}}',
+        '{"engine": "openvino", "device": "cpu", "chunk_ms": 3}',
+    ],
+)
+def test_a_damaged_memory_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str) -> None:
+    engines(monkeypatch, "Quick", "Slow")
+    bundle = Bundle.open(REFERENCE)
+    choose(bundle, threads=1, seconds=0.05)
+    (file,) = files(tmp_path)
+    file.write_text(content)
+    _, choice = choose(bundle, threads=1, seconds=0.05)
+    assert not choice.remembered and choice.engine == "onnxruntime"
+    assert json.loads(file.read_text())["engine"] == "onnxruntime", "and written anew"
+
+
+def test_an_engine_that_has_gone_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines(monkeypatch, "Slow", "Quick")
+    bundle = Bundle.open(REFERENCE)
+    assert choose(bundle, threads=1, seconds=0.05)[1].engine == "openvino"
+    engines(monkeypatch, "Slow", "Broken")
+    backend, choice = choose(bundle, threads=1, seconds=0.05)
+    assert type(backend) is Slow and choice.reason == "the only one that runs here"
+
+
+def test_no_engine_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines(monkeypatch, "Broken", "Broken")
+    with pytest.raises(BackendError, match="no such driver"):
+        choose(Bundle.open(REFERENCE))
+
+
+def test_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    engines(monkeypatch, "Quick", "Slow")
+    for _ in range(2):
+        assert not choose(Bundle.open(REFERENCE), threads=1, seconds=0.05)[1].remembered
+    assert user_cache("engine") is None
+
+
+def test_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert user_cache("x/y") == tmp_path / "u2edge" / "x" / "y"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_cache("x") == tmp_path / "home" / ".cache" / "u2edge" / "x"
+
+
+def test_real_engines() -> None:
+    recognizer = Recognizer.load(REFERENCE, "auto", threads=1)
+    assert recognizer.choice is not None and recognizer.choice.engine == recognizer.backend.name
+    named = Recognizer.load(REFERENCE, recognizer.backend.name, threads=1)
+    assert named.choice is None
+    assert [r.text for r in recognizer.transcribe(SAMPLES[0])] == [r.text for r in named.transcribe(SAMPLES[0])]
+
+
+def test_key_names_machine_and_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(REFERENCE)
+    first = probe._file(bundle, "cpu", 1, "f32")
+    assert first == probe._file(bundle, "CPU", 1, "f32")
+    others = [probe._file(bundle, "cpu", None, "f32"), probe._file(bundle, "auto", 1, "f32")]
+    monkeypatch.setattr(probe, "cpu_name", lambda: "another")
+    others.append(probe._file(bundle, "cpu", 1, "f32"))
+    monkeypatch.undo()
+    assert np.unique([str(f) for f in (first, *others)]).size == 4
