@@ -90,9 +90,10 @@ bench: both
 report: both
 	$(BIN)/u2edge report $(CKPT) --baseline $(OUT) --bundle $(INT8) --profile $(FOUND) --data $(DATA) -o $(REPORT) $(ARGS)
 
-# The bundle that make demo runs, from the checkpoint in models/reference.
-bundle: $(VENV)/.convert
+# The bundles that make demo runs, from the checkpoint and the profile in models/reference.
+bundle: $(VENV)/.quant
 	$(BIN)/u2edge convert models/reference -o models/reference-bundle --storage fp16 --dither 1 --reencode --force
+	$(BIN)/u2edge quantize models/reference --profile models/reference/calibration.profile -o models/reference-int8 --reencode --force
 
 # The number in the README: word error rate on human digit strings of held-out speakers.
 digits: $(VENV)/.dev

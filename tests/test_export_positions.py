@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -10,12 +12,13 @@ from export_helpers import Float32, load, run
 
 from edge.export.graph import GraphBuilder
 from edge.export.layers import MAX_POSITIONS, position_rows, position_table
+from edge.export.options import ExportOptions
 
 EVERY = np.arange(MAX_POSITIONS)
 
 
-def graph_of(table: Float32) -> onnx.ModelProto:
-    graph = GraphBuilder("positions", {})
+def graph_of(table: Float32, storage: Literal["fp32", "fp16"] = "fp16") -> onnx.ModelProto:
+    graph = GraphBuilder("positions", {}, ExportOptions(storage=storage))
     rows = position_rows(graph, table, graph.input("index", np.int64, ("n",), ""))
     graph.output("rows", rows, np.float32, ("n", table.shape[1]), "")
     return graph.model("", {})
@@ -44,6 +47,11 @@ def test_neighbouring_positions_keep_their_order() -> None:
     rows = run(load(graph_of(wenet_table(16))), index=EVERY)["rows"]
     steps = np.linalg.norm(np.diff(rows, axis=0), axis=1)
     assert steps.max() < 1.1 * steps.min()
+
+
+def test_fp32_storage_holds_the_table_itself() -> None:
+    table = wenet_table(16)
+    assert np.array_equal(run(load(graph_of(table, "fp32")), index=EVERY)["rows"], table)
 
 
 def test_other_tables_are_kept() -> None:

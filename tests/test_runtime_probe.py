@@ -22,7 +22,7 @@ from edge.runtime.user_cache import user_cache
 class Slow(OnnxBackend):
     """A real engine that takes its time."""
 
-    delay = 0.02
+    delay = 0.05
     loads = 0
 
     @classmethod
@@ -73,7 +73,7 @@ def test_the_faster_one(
     assert isinstance(backend, Quick) and choice.engine == wanted and not choice.remembered
     times = choice.chunk_ms
     slow, quick = sorted(times.values(), reverse=True)
-    assert slow > quick + 15 and all(f"{ms:.1f} ms" in choice.reason for ms in times.values())
+    assert slow > quick + 10 and all(f"{ms:.1f} ms" in choice.reason for ms in times.values())
     assert [Slow.loads, Quick.loads] == [1, 1]
     _, again = choose(bundle, threads=1, seconds=0.3)
     assert again.remembered and again.chunk_ms == times and [Slow.loads, Quick.loads] == [1, 2], "only the chosen one"

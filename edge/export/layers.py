@@ -65,13 +65,15 @@ def position_table(graph: GraphBuilder, name: str, dim: int) -> Float32:
 def position_rows(graph: GraphBuilder, table: Float32, index: str) -> str:
     """Rows ``index (n,)`` of a table from ``position_table``, as ``(n, dim)``.
 
-    The table itself is 5000 * dim * 4 bytes in each graph, a quarter of a small int8 model. So position
-    64 a + b is composed from tables of 79 and 64 angles: sin(x + y) = sin x cos y + cos x sin y, and the cosine
-    likewise. That is the exact angle, where WeNet's is rounded to float32: they differ by less than 3e-5 up to
-    position 500 (20 s), by 4e-4 at most near 5000. A table that is no sinusoid is stored as it is.
+    fp32 storage promises WeNet's numbers and stores the table, 5000 * dim * 4 bytes in each graph. That is a quarter
+    of a small int8 model, so fp16 storage, which rounds anyway and which int8 bundles use, composes position 64 a + b
+    from tables of 79 and 64 angles: sin(x + y) = sin x cos y + cos x sin y, and the cosine likewise. That is the exact
+    angle, where WeNet's is rounded to float32: they differ by less than 3e-5 up to position 500 (20 s), by 4e-4 at
+    most near 5000. A table that is no sinusoid is stored as it is.
     """
     dim = table.shape[1]
-    if dim % 2 or np.abs(table - _sinusoids(np.arange(MAX_POSITIONS), dim)).max() > _SINUSOID_TOLERANCE:
+    exact = graph.options.storage == "fp32"
+    if exact or dim % 2 or np.abs(table - _sinusoids(np.arange(MAX_POSITIONS), dim)).max() > _SINUSOID_TOLERANCE:
         return graph.node("Gather", graph.constant(table, np.float32), index, axis=0)
     steps = graph.scalar(_STEP)
     coarse, fine = _sinusoids(np.arange(0, MAX_POSITIONS, _STEP), dim), _sinusoids(np.arange(_STEP), dim)
