@@ -19,15 +19,23 @@ SAMPLES = Path("models/reference/samples")
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def run(files: list[Path], bundle: Path, decode: DecodeOptions, device: str | None, threads: int | None) -> int:
-    """Run until the audio ends or Ctrl-C; returns the exit code."""
-    recognizer = Recognizer.load(bundle, threads=threads)
+def run(
+    files: list[Path],
+    bundle: Path,
+    decode: DecodeOptions,
+    device: str | None,
+    threads: int | None,
+    engine: str = "onnxruntime",
+    engine_device: str = "CPU",
+) -> int:
+    """Run until the audio ends or Ctrl-C; ``device`` is the microphone. Returns the exit code."""
+    recognizer = Recognizer.load(bundle, engine, engine_device, threads)
     recognizer.stream(decode)  # refuse wrong options before opening a microphone
     console = Console(highlight=False)
     plan = recognizer.stream(decode).plan
     console.print(
         f"[bold]{recognizer.manifest.name}[/]  {plan.chunk_ms:g} ms chunks, "
-        f"{recognizer.backend.threads} threads, {recognizer.backend.name} on {recognizer.backend.device}"
+        f"{recognizer.backend.threads} threads, {recognizer.backend.name} on {recognizer.backend.device.upper()}"
     )
     try:
         if not files and device != "none":

@@ -16,6 +16,10 @@ from edge.cli_options import (
     DEFAULT_BUNDLE,
     BundleOption,
     ChunkMs,
+    Device,
+    DeviceOption,
+    Engine,
+    EngineOption,
     FullContext,
     LeftChunks,
     Reencode,
@@ -83,6 +87,8 @@ def transcribe(
     partials: Annotated[
         bool, typer.Option("--partials/--no-partials", help="Show text while it is still changing.")
     ] = True,
+    engine: EngineOption = Engine.onnxruntime,
+    device: DeviceOption = Device.CPU,
     threads: Threads = None,
 ) -> None:
     """Transcribe audio files, chunk by chunk, with partial results on the way."""
@@ -99,7 +105,7 @@ def transcribe(
         nbest=nbest,
         endpoint=EndpointOptions() if endpoint else None,
     )
-    raise typer.Exit(run(audio, bundle, decode, TranscribeOptions(json, partials, threads)))
+    raise typer.Exit(run(audio, bundle, decode, TranscribeOptions(json, partials, threads, engine, device)))
 
 
 @app.command(epilog="Example: u2edge demo --chunk-ms 320")
@@ -115,6 +121,8 @@ def demo(
     left_chunks: LeftChunks = 16,
     rescoring: Rescoring = True,
     reencode: Reencode = None,
+    engine: EngineOption = Engine.onnxruntime,
+    engine_device: DeviceOption = Device.CPU,
     threads: Threads = None,
 ) -> None:
     """Recognise speech live: from the microphone, else from bundled samples at real-time pace."""
@@ -123,10 +131,10 @@ def demo(
     decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring, reencode=reencode)
     # By name: edge imports none of the other folders.
     terminal = importlib.import_module("demo.terminal")
-    raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads))
+    raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads, engine, engine_device))
 
 
-for _module in ("calibration.cli", "quant.cli", "quant.cli_measure", "quant.cli_report"):
+for _module in ("edge.cli_tools", "calibration.cli", "quant.cli", "quant.cli_measure", "quant.cli_report"):
     # By name, as edge imports none of the other folders; these modules hold options only.
     importlib.import_module(_module).register(app)
 

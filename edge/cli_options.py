@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 DEFAULT_BUNDLE = Path("models/reference-bundle")
+
+
+class Engine(enum.StrEnum):
+    """What computes."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+    auto = "auto"
+
+
+class Device(enum.StrEnum):
+    """Where it computes."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+    AUTO = "AUTO"
 
 
 BundleOption = Annotated[
@@ -36,4 +53,14 @@ Reencode = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Threads of the inference engine. [default: physical cores, at most 4]"),
+]
+EngineOption = Annotated[
+    Engine, typer.Option(help="Inference engine; auto: the faster one here, tried for two seconds and remembered.")
+]
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        case_sensitive=False,
+        help="With openvino also an Intel GPU (the CPU when it cannot be used); AUTO: a GPU if there is one.",
+    ),
 ]

@@ -21,6 +21,8 @@ class TranscribeOptions:
     json: bool = False
     partials: bool = True
     threads: int | None = None
+    engine: str = "onnxruntime"
+    device: str = "CPU"
 
 
 class Printer:
@@ -91,15 +93,14 @@ def run(files: list[Path], bundle: Path, decode: DecodeOptions, options: Transcr
         0, or 1 when a file could not be used.
     """
     began = time.perf_counter()
-    recognizer = Recognizer.load(bundle, threads=options.threads)
+    recognizer = Recognizer.load(bundle, options.engine, options.device, options.threads)
     recognizer.stream(decode)  # options that the bundle does not support are refused before any file is read
     printer = Printer(options)
     if not options.json:
-        loaded = (time.perf_counter() - began) * 1000
-        print(
-            f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {recognizer.backend.threads} threads",
-            file=sys.stderr,
-        )
+        loaded, backend = (time.perf_counter() - began) * 1000, recognizer.backend
+        line = f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {backend.threads} threads, "
+        line += f"{backend.name} on {backend.device.upper()}"
+        print(line + (f" ({recognizer.choice.reason})" if recognizer.choice else ""), file=sys.stderr)
     failed = 0
     for file in files:
         if len(files) > 1 and not options.json:

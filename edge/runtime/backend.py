@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,13 @@ from edge.runtime.state import EncoderState, Step
 if TYPE_CHECKING:
     from edge.runtime.bundle import Bundle
 
-ENGINES = {"onnxruntime": "edge.runtime.onnx_backend:OnnxBackend"}
+ENGINES = {
+    "onnxruntime": "edge.runtime.onnx_backend:OnnxBackend",
+    "openvino": "edge.runtime.openvino_backend:OpenVinoBackend",
+}
 """engine -> module:class, imported when asked for, so that one missing engine does not break another."""
 
+_INSTALL = {"openvino": "'u2edge[openvino]'"}
 
 MAX_THREADS = 256
 
@@ -43,10 +47,22 @@ class Backend(Protocol):
         start with sos and are padded with eos, their lengths (N,) with sos, and one utterance (T, dim)."""
 
 
+@runtime_checkable
+class Preparing(Protocol):
+    """A backend that is faster, or able at all, when it knows the chunks that will come."""
+
+    def prepare(self, frames: int, left_frames: int) -> None:
+        """Get ready for chunks of ``frames`` encoder frames that keep ``left_frames`` (-1: all) of left context."""
+
+
 def load_backend(
-    bundle: Bundle, engine: str = "onnxruntime", device: str = "cpu", threads: int | None = None
+    bundle: Bundle,
+    engine: str = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "f32",
 ) -> Backend:
-    """The bundle, loaded into ``engine``.
+    """The bundle, loaded into ``engine``; ``precision`` is that of float arithmetic, "f32" or what the engine offers.
 
     Raises:
         BackendError: unknown or not installed engine, or as :meth:`Backend.load`.
@@ -58,9 +74,14 @@ def load_backend(
     module, _, name = ENGINES[engine].partition(":")
     try:
         kind: Any = getattr(importlib.import_module(module), name)
-        return cast(Backend, kind.load(bundle, device, threads))
+        if engine == "openvino":
+            return cast(Backend, kind.load(bundle, device, threads, precision))
+        if precision != "f32":
+            raise BackendError(f"precision: expected f32 for the {engine} engine, found {precision!r}")
+        return cast(Backend, kind.load(bundle, device.lower(), threads))
     except ImportError as error:
-        raise BackendError(f"engine {engine!r} is not installed ({error}); run: pip install {engine}") from None
+        install = _INSTALL.get(engine, engine)
+        raise BackendError(f"engine {engine!r} is not installed ({error}); run: pip install {install}") from None
 
 
 def initial_state(shape: CacheShape, left_frames: int) -> EncoderState:

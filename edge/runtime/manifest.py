@@ -18,6 +18,10 @@ from typing import Any
 from edge.runtime.errors import BundleError
 
 SCHEMA_VERSION = 1
+"""Raised when an older runtime would misread the bundle, and not for fields it may ignore (docs/contract.md)."""
+
+_CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
+_SUBSAMPLING = {"conv2d": (4, 6), "conv2d6": (6, 10), "conv2d8": (8, 14)}  # input_layer -> subsampling, right_context
 
 
 class ManifestError(BundleError):
@@ -139,19 +143,21 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Parse and check ``text``; raises ManifestError naming the field that is missing or wrong."""
+        """Parse and check ``text``.
+
+        Fields that this version does not know are ignored: a newer u2edge may add some without raising the schema
+        version. :func:`unknown_fields` lists them.
+
+        Raises:
+            ManifestError: not JSON, another schema version, or a field that is missing or wrong, by name.
+        """
         try:
             data = json.loads(text)
         except ValueError as error:
             raise ManifestError(f"manifest.json is not JSON: {error}") from None
         if not isinstance(data, dict):
             raise ManifestError(f"manifest.json: expected an object, found {type(data).__name__}")
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ManifestError(
-                f"manifest.json: expected schema_version {SCHEMA_VERSION}, found {version!r}; "
-                "convert the checkpoint again with this version: u2edge convert CKPT -o BUNDLE"
-            )
+        _check_version(data.get("schema_version"), data.get("tools"))
         manifest = typing.cast(Manifest, _build(cls, data, "manifest"))
         manifest.check()
         return manifest
@@ -216,6 +222,71 @@ class Manifest:
             raise ManifestError(
                 f"manifest.rescoring.reverse_weight: expected 0..1, found {self.rescoring.reverse_weight!r}"
             )
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """What the manifest says twice, it says alike: nothing else notices an edited sample rate or frame shift."""
+        features, stream, caches = self.features, self.stream, self.caches
+        trained, encoder = _section(self.model, "features"), _section(self.model, "encoder")
+        pairs: list[tuple[str, Any, Any]] = [
+            (f"features.{name}", getattr(features, name), trained.get(name))
+            for name in ("sample_rate", "num_mel_bins", "frame_length_ms", "frame_shift_ms", "window")
+        ]
+        pairs.append(("tokens.size", self.tokens.size, self.model.get("vocab_size")))
+        pairs.append(("caches.blocks", caches.blocks, encoder.get("num_blocks")))
+        pairs.append(("caches.heads", caches.heads, encoder.get("attention_heads")))
+        pairs.append(("caches.dim", caches.dim, encoder.get("output_size")))
+        if "static_chunk_size" in encoder and "use_dynamic_chunk" in encoder:
+            trained_chunk = 0 if encoder["use_dynamic_chunk"] else encoder["static_chunk_size"]
+            pairs.append(("stream.static_chunk", stream.static_chunk, trained_chunk))
+        rate, context = _SUBSAMPLING.get(str(encoder.get("input_layer")), (None, None))
+        pairs.append(("stream.subsampling", stream.subsampling, rate))
+        pairs.append(("stream.right_context", stream.right_context, context))
+        for name, found, expected in pairs:
+            if expected is not None and found != expected:
+                raise ManifestError(
+                    f"manifest.{name}: expected {expected!r} as the model was trained, found {found!r}: the manifest "
+                    f"was edited; copy the bundle again, or {_CONVERT}"
+                )
+
+
+def unknown_fields(text: str) -> tuple[str, ...]:
+    """Fields of a manifest that :meth:`Manifest.from_json` ignores, such as ``manifest.stream.lookahead``: written by a
+    newer u2edge, or misspelt."""
+    data = json.loads(text)
+    return tuple(_unknown(Manifest, data, "manifest")) if isinstance(data, dict) else ()
+
+
+def _unknown(kind: Any, data: dict[str, Any], where: str) -> list[str]:
+    hints = typing.get_type_hints(kind)
+    found = []
+    for name, value in data.items():
+        if name not in hints:
+            found.append(f"{where}.{name}")
+        elif dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            found += _unknown(hints[name], value, f"{where}.{name}")
+    return found
+
+
+def _check_version(version: object, tools: object) -> None:
+    """``version`` is the schema this runtime reads; the advice differs for a newer and an older bundle."""
+    if version == SCHEMA_VERSION and not isinstance(version, bool):
+        return
+    writer = tools.get("u2edge") if isinstance(tools, dict) else None
+    by = f" (written by u2edge {writer})" if isinstance(writer, str) and writer != "unknown" else ""
+    found = f"manifest.json: expected schema_version {SCHEMA_VERSION}, found {version!r}"
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ManifestError(f"{found}: not a bundle that u2edge wrote; {_CONVERT}")
+    if version > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{found}{by}: the bundle is newer than this u2edge; update u2edge: pip install --upgrade u2edge"
+        )
+    raise ManifestError(f"{found}{by}: the bundle is older than this u2edge reads; {_CONVERT}")
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -225,9 +296,6 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             raise ManifestError(f"{where}: expected an object, found {type(value).__name__}")
         hints = typing.get_type_hints(kind)
         fields = {f.name: f for f in dataclasses.fields(kind)}
-        unknown = sorted(set(value) - set(fields))
-        if unknown:
-            raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
         arguments = {}
         for name, f in fields.items():
             if name in value:

@@ -47,6 +47,9 @@ class DecodeOptions:
     """Cut an utterance that gets longer than this; None: where the position table ends (200 s at 40 ms)."""
     nbest: int = 1
     """Hypotheses listed in a final result."""
+    sample_rate: int | None = None
+    """The rate in Hz the caller counts on the model to have; None: whatever it has. Not the rate of the audio, which
+    ``accept`` is told and which is resampled."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,18 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
     """
     stream = manifest.stream
     frame_ms = stream.subsampling * manifest.features.frame_shift_ms
+    rate = manifest.features.sample_rate
+    if options.sample_rate is not None and options.sample_rate != rate:
+        raise OptionsError(
+            f"sample_rate: expected {rate} Hz, which the model was trained with, found {options.sample_rate!r}; leave "
+            "it out: audio of any rate is resampled"
+        )
     limit = _max_frames(options, manifest, frame_ms)
     if options.full_context:
         if options.chunk is not None or options.chunk_ms is not None or options.left_chunks != -1:
             raise OptionsError(
-                "full_context: expected no chunk, chunk_ms or left_chunks beside it; use one or the other"
+                "full_context: expected no chunk, chunk_ms or left_chunks beside it; use one or the other; "
+                f"{supported(manifest)}"
             )
         if stream.static_chunk and stream.streaming:
             raise OptionsError(
@@ -94,7 +104,7 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
     else:
         chunk, left = _chunk(options, manifest, frame_ms), options.left_chunks
         if not _is_int(left) or left < -1:
-            raise OptionsError(f"left_chunks: expected -1 (all), 0 or more, found {left!r}")
+            raise OptionsError(f"left_chunks: expected -1 (all), 0 or more, found {left!r}; {supported(manifest)}")
         if chunk > limit:
             raise OptionsError(
                 f"max_utterance_ms: expected at least one chunk ({chunk * frame_ms:g} ms), "

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.audio import read_blocks
-from edge.runtime.backend import Backend, load_backend
+from edge.runtime.backend import Backend, Preparing, load_backend
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import AudioError
 from edge.runtime.manifest import Manifest
 from edge.runtime.options import DecodeOptions, plan
+from edge.runtime.probe import Choice, choose
 from edge.runtime.result import Result
 from edge.runtime.stream import Stream
 
@@ -31,8 +32,10 @@ class Recognizer:
             print(result.text)
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, choice: Choice | None = None) -> None:
         self.bundle, self.backend = bundle, backend
+        self.choice = choice
+        """How the engine was chosen; None when it was named."""
 
     @classmethod
     def load(
@@ -42,22 +45,28 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         verify: bool = True,
+        precision: str = "f32",
     ) -> Recognizer:
         """Open a bundle and load its graphs.
 
         Args:
             bundle_dir: what ``u2edge convert`` wrote.
-            engine: "onnxruntime".
-            device: "cpu".
+            engine: "onnxruntime", "openvino", or "auto": the one that is faster here, found by two seconds of trying
+                and remembered for this machine and bundle.
+            device: "cpu"; with openvino also "gpu" (an Intel one; the CPU when it cannot be used) or "auto" (a GPU if
+                there is one).
             threads: within one operator; None: physical cores, at most 4.
             verify: compare checksums first (about 1 s per GB).
+            precision: of float arithmetic; "f32", with openvino also "bf16" or "f16" where the device has it.
 
         Raises:
             BundleError: the bundle is incomplete or altered.
             BackendError: the engine is missing, or refuses the graphs.
         """
         bundle = Bundle.open(bundle_dir, verify=verify)
-        return cls(bundle, load_backend(bundle, engine, device, threads))
+        if engine == "auto":
+            return cls(bundle, *choose(bundle, device, threads, precision))
+        return cls(bundle, load_backend(bundle, engine, device, threads, precision))
 
     @property
     def manifest(self) -> Manifest:
@@ -69,7 +78,10 @@ class Recognizer:
         Raises:
             OptionsError: options outside what the bundle supports; the message lists what it supports.
         """
-        return Stream(self.bundle, self.backend, plan(options or DecodeOptions(), self.manifest))
+        chosen = plan(options or DecodeOptions(), self.manifest)
+        if isinstance(self.backend, Preparing) and not chosen.full_context:
+            self.backend.prepare(chosen.chunk, chosen.left_frames)
+        return Stream(self.bundle, self.backend, chosen)
 
     def transcribe(
         self, source: Any, sample_rate: int | None = None, options: DecodeOptions | None = None
