@@ -115,11 +115,9 @@ def _optimized(path: Path) -> Any:
 
 
 def _openvino(path: Path) -> Counter[str]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendError(f"engine 'openvino' is not installed ({error}); run: pip install openvino") from None
-    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    from edge.runtime.openvino_core import core  # raises BackendError where it is not installed
+
+    model = core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     counts: Counter[str] = Counter()
     for node in model.get_runtime_model().get_ops():
         info = node.get_rt_info()

@@ -105,17 +105,28 @@ def _probe(task: dict[str, Any]) -> None:
         say(imports=imports)
     if not _version("openvino"):
         return
-    imports["openvino"] = _try_import("openvino")
+    imports["openvino"] = _try_openvino()
     say(imports=imports)
     if imports["openvino"]:
         return
-    import openvino
+    from edge.runtime.openvino_core import core as openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     found: dict[str, str] = {}
     for device in core.available_devices:
         found[device] = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         say(openvino_devices=found)
+
+
+def _try_openvino() -> str:
+    """As ``_try_import``; through the loader that keeps OpenVINO's telemetry off."""
+    from edge.runtime.openvino_core import openvino
+
+    try:
+        openvino()
+    except Exception as error:  # whatever a broken installation raises
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ""
 
 
 def _try_import(module: str) -> str:
