@@ -323,7 +323,8 @@ def test_size_is_against_fp32_storage(pristine: Path, tiny_bundle: Path, tmp_pat
     half = convert(pristine, tmp_path / "half", ConvertOptions(export=ExportOptions(storage="fp16")))
     opened = Bundle.open(tiny_bundle)
     found = sizes(half, half)
-    assert found["baseline"] < found["fp32"] == pytest.approx(sizes(opened, opened)["baseline"], rel=0.05)
+    tables = 2 * (5000 - 79 - 64) * 16 * 4  # of positions, which fp16 storage composes and the estimate leaves out
+    assert found["baseline"] < found["fp32"] == pytest.approx(sizes(opened, opened)["baseline"] - tables, rel=0.05)
 
 
 def test_clear_errors(

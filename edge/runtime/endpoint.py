@@ -40,6 +40,13 @@ class EndpointOptions:
                     "to switch a rule off set a limit to math.inf"
                 )
 
+    @property
+    def longest_ms(self) -> float:
+        """No utterance is longer than this and one chunk, however much is said; infinite when no rule limits it."""
+        rules = (self.rule1, self.rule2, self.rule3)
+        limits = [r.min_utterance_ms for r in rules if r.min_silence_ms == 0 and not r.must_decode_something]
+        return min(limits, default=math.inf)
+
 
 class Endpointer:
     """Counts frames of one utterance and applies the rules after each chunk."""

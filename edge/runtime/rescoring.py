@@ -17,7 +17,7 @@ Decoder = Callable[
 ]
 """(hyps (N, U), hyps_lens (N,), encoder_out (T, dim)) -> log-probabilities (N, U, V), both directions."""
 
-_MAX_FLOATS = 16_000_000  # of one decoder tensor (64 MB): ten hypotheses of minutes of speech go in parts
+_MAX_FLOATS = 1_000_000  # of one decoder tensor (4 MB); more hypotheses go in parts, so that memory does not grow
 _HEADS = 8  # assumed for the attention of a decoder over the utterance, the other large tensor
 
 
