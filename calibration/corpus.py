@@ -7,6 +7,7 @@ A manifest is a JSONL file, one object per line with at least ``audio`` (a path 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,15 @@ def read_corpus(
         wanted += f" with {match!r} in the name" if match else ""
         raise CorpusError(f"{named}: expected at least one utterance{wanted}, found {total} lines and none that fits")
     return spread(list(found.values()), limit)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of what a manifest, or a folder with or without one, lists: names and transcripts, not the audio."""
+    manifest = path / MANIFEST if path.is_dir() else path
+    if manifest.is_file():
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    rows = [json.dumps(row, sort_keys=True) for _, row in _pairs(path)]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def spread(utterances: list[T], limit: int) -> list[T]:

@@ -374,3 +374,24 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
     )
     assert done.returncode == 0, done.stderr
     assert "WER %" in done.stdout and "real-time factor" in done.stdout
+
+
+def test_a_folder_of_recordings_with_transcripts_needs_no_manifest() -> None:
+    """As `make wer` types it on a fresh clone."""
+    samples = REPOSITORY / "models" / "reference" / "samples"
+    line = [
+        sys.executable,
+        "-m",
+        "edge.cli",
+        "wer",
+        "-b",
+        "models/reference-bundle",
+        "-d",
+        str(samples),
+        "--limit",
+        "2",
+    ]
+    line += ["--mode", "full", "--rescoring", "off", "--threads", "1"]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "2 recordings" in done.stdout

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.corpus import MANIFEST, Utterance
+from calibration.corpus import Utterance, digest
 from edge.commandline import command_line
-from edge.runtime.bundle import sha256
 from quant.bench.machine import machine, versions
 from quant.wer.measure import (
     CorpusInfo,
@@ -71,7 +70,7 @@ def report(
         for u in used
     )
     info = CorpusInfo(
-        manifests={str(m): sha256(m / MANIFEST if m.is_dir() else m) for m in selection.manifests},
+        manifests={str(m): digest(m) for m in selection.manifests},
         split=selection.split,
         limit=selection.limit,
         match=selection.match,
