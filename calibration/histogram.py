@@ -54,12 +54,6 @@ def edges() -> NDArray[np.float64]:
     return np.concatenate([-positive[::-1], positive])
 
 
-def centres() -> NDArray[np.float64]:
-    """(BINS,) middle of each bin; exactly 0 for the one around zero."""
-    limits = edges()
-    return (limits[:-1] + limits[1:]) / 2
-
-
 @dataclass(frozen=True)
 class Site:
     """What entered (or left) one layer: rows seen, exact extremes, histogram of all elements.

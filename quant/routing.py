@@ -20,8 +20,8 @@ from edge.runtime.bundle import Bundle
 from edge.runtime.chunker import FrameChunker
 from edge.runtime.errors import BackendError, BundleError
 from edge.runtime.features import StreamingFbank
+from edge.runtime.graph_contract import default_threads
 from edge.runtime.manifest import FeatureOptions, Manifest
-from edge.runtime.onnx_backend import default_threads
 from edge.runtime.options import DecodeOptions, plan
 from edge.runtime.state import EncoderState
 

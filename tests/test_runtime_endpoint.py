@@ -94,3 +94,10 @@ def test_rules_can_be_changed_and_switched_off() -> None:
             EndpointOptions(rule2=bad)
     with pytest.raises(OptionsError, match="blank_threshold"):
         EndpointOptions(blank_threshold=1.0)
+
+
+def test_longest_utterance_is_what_the_rules_allow_whatever_is_said() -> None:
+    assert EndpointOptions().longest_ms == 20000.0
+    assert EndpointOptions(rule3=EndpointRule(False, 0.0, math.inf)).longest_ms == math.inf
+    # A rule that waits for silence or for words bounds nothing: someone may go on speaking, or never speak.
+    assert EndpointOptions(rule3=EndpointRule(True, 0.0, 9000.0)).longest_ms == math.inf

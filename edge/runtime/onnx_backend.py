@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,10 @@ from numpy.typing import NDArray
 
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
-from edge.runtime.manifest import Manifest
+from edge.runtime.graph_contract import Contract, decoder_contract, default_threads, encoder_contract
 from edge.runtime.state import EncoderState, Step
 
 _CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
-_FLOAT, _INT, _BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
-
-_Contract = dict[str, tuple[str, tuple[int | None, ...]]]
-"""name -> (type, shape); None is a dimension that varies."""
 
 
 class OnnxBackend:
@@ -31,11 +26,11 @@ class OnnxBackend:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self.threads = threads
         self._manifest = bundle.manifest
-        inputs, outputs = _encoder_contract(bundle.manifest)
+        inputs, outputs = encoder_contract(bundle.manifest)
         self._encoder = _session(bundle.encoder, threads)
         _check_graph(bundle.encoder, self._encoder, inputs, outputs)
         self._outputs = list(outputs)
-        inputs, outputs = _decoder_contract(bundle.manifest)
+        inputs, outputs = decoder_contract(bundle.manifest)
         self._decoder = _session(bundle.decoder, threads)
         _check_graph(bundle.decoder, self._decoder, inputs, outputs)
 
@@ -94,19 +89,6 @@ class OnnxBackend:
         return score, r_score
 
 
-def default_threads() -> int:
-    """Physical cores this process may use, at most 4: more gain little on the small matrices of a chunk."""
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    cores = set()
-    for cpu in cpus:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, min(4, len(cores)))
-
-
 ort.disable_telemetry_events()  # speech stays on the device, and so does the fact that it was transcribed
 
 
@@ -126,39 +108,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
         raise BackendError(f"{path}: expected an ONNX graph, {found}; {_CONVERT}") from None
 
 
-def _encoder_contract(manifest: Manifest) -> tuple[_Contract, _Contract]:
-    caches, moe = manifest.caches, manifest.moe
-    att = (_FLOAT, (caches.blocks, caches.heads, None, 2 * caches.head_dim))
-    cnn = (_FLOAT, (caches.blocks, 1, caches.dim, caches.conv_context))
-    inputs: _Contract = {
-        "chunk": (_FLOAT, (1, None, manifest.features.num_mel_bins)),
-        "offset": (_INT, ()),
-        "att_cache": att,
-        "cnn_cache": cnn,
-        "att_mask": (_BOOL, (1, 1, None)),
-    }
-    outputs: _Contract = {
-        "log_probs": (_FLOAT, (1, None, manifest.tokens.size)),
-        "encoder_out": (_FLOAT, (1, None, caches.dim)),
-        "next_att_cache": att,
-        "next_cnn_cache": cnn,
-    }
-    if moe.layers:
-        outputs["expert_counts"] = (_INT, (len(moe.layers), moe.experts))
-    return inputs, outputs
-
-
-def _decoder_contract(manifest: Manifest) -> tuple[_Contract, _Contract]:
-    inputs: _Contract = {
-        "hyps": (_INT, (None, None)),
-        "hyps_lens": (_INT, (None,)),
-        "encoder_out": (_FLOAT, (1, None, manifest.caches.dim)),
-    }
-    scores = (_FLOAT, (None, None, manifest.tokens.size))
-    return inputs, {"score": scores, "r_score": scores}
-
-
-def _check_graph(path: Path, session: ort.InferenceSession, inputs: _Contract, outputs: _Contract) -> None:
+def _check_graph(path: Path, session: ort.InferenceSession, inputs: Contract, outputs: Contract) -> None:
     """Names, types and fixed dimensions of the graph are those the manifest promises."""
     for what, contract, nodes in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
         found = {node.name: node for node in nodes}

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from edge.runtime.backend import Backend, initial_state
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
+from edge.runtime.graph_contract import Contract, decoder_contract, default_threads, encoder_contract
 from edge.runtime.manifest import Manifest
-from edge.runtime.onnx_backend import _Contract, _decoder_contract, _encoder_contract, default_threads
 from edge.runtime.openvino_core import (
     Compilation,
     check_precision,
@@ -46,8 +46,8 @@ class OpenVinoBackend:
         self._manifest = bundle.manifest
         self._warm: set[int] = set()
         check_precision("CPU", precision)
-        self._encoder = _graph(bundle, bundle.encoder, _encoder_contract(bundle.manifest), threads, precision)
-        self._decoder = _graph(bundle, bundle.decoder, _decoder_contract(bundle.manifest), threads, precision)
+        self._encoder = _graph(bundle, bundle.encoder, encoder_contract(bundle.manifest), threads, precision)
+        self._decoder = _graph(bundle, bundle.decoder, decoder_contract(bundle.manifest), threads, precision)
 
     @classmethod
     def load(cls, bundle: Bundle, device: str = "CPU", threads: int | None = None, precision: str = "f32") -> Backend:
@@ -176,7 +176,7 @@ def noise_windows(manifest: Manifest, frames: int, count: int) -> list[NDArray[n
     return [random.normal(10.0, 3.0, size).astype(np.float32) for _ in range(count)]
 
 
-def _graph(bundle: Bundle, path: Path, contract: tuple[_Contract, _Contract], threads: int, precision: str) -> Graph:
+def _graph(bundle: Bundle, path: Path, contract: tuple[Contract, Contract], threads: int, precision: str) -> Graph:
     cache = graph_cache(bundle.manifest.checksums[path.name])
     try:
         compiled = compile_model(str(path), Compilation("CPU", threads, precision, cache))
@@ -186,7 +186,7 @@ def _graph(bundle: Bundle, path: Path, contract: tuple[_Contract, _Contract], th
     return Graph(compiled)
 
 
-def _check(path: Path, compiled: Any, contract: tuple[_Contract, _Contract]) -> None:
+def _check(path: Path, compiled: Any, contract: tuple[Contract, Contract]) -> None:
     """Names, types and fixed dimensions of the graph are those the manifest promises."""
     for what, promised, ports in (("input", contract[0], compiled.inputs), ("output", contract[1], compiled.outputs)):
         found = {port.any_name: port for port in ports}

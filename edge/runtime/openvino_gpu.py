@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge.runtime.backend import Backend, initial_state
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
-from edge.runtime.onnx_backend import default_threads
+from edge.runtime.graph_contract import default_threads
 from edge.runtime.openvino_backend import Graph, OpenVinoBackend, as_step, noise_windows
 from edge.runtime.openvino_core import (
     Compilation,

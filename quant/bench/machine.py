@@ -52,7 +52,7 @@ def bundle_id(bundle: Bundle) -> BundleId:
 
 def machine() -> dict[str, Any]:
     """Processor, its instruction sets that matter here, cores, memory, load, system."""
-    from edge.runtime.onnx_backend import default_threads  # loads the engine
+    from edge.runtime.graph_contract import default_threads
 
     name, flags = _processor()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
