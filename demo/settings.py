@@ -1,0 +1,36 @@
+"""What a user can choose in the demo, while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.runtime import DecodeOptions
+
+CHUNKS_MS = (160, 320, 640, 960, 1280)  # offered; a bundle may allow fewer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Bundles, engine and decoding. A changed one is handed to ``Session.apply`` as a whole."""
+
+    bundle: Path
+    compare: Path | None = None
+    """A second bundle that hears the same audio."""
+    engine: str = "onnxruntime"
+    device: str = "CPU"
+    threads: int | None = None
+    chunk_ms: float | None = None
+    left_chunks: int = 16
+    rescoring: bool = True
+    reencode: bool | None = None
+
+    @property
+    def bundles(self) -> tuple[Path, ...]:
+        return (self.bundle,) if self.compare is None else (self.bundle, self.compare)
+
+    def decode(self) -> DecodeOptions:
+        """What ``Recognizer.stream`` takes."""
+        return DecodeOptions(
+            chunk_ms=self.chunk_ms, left_chunks=self.left_chunks, rescoring=self.rescoring, reencode=self.reencode
+        )
