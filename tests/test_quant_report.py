@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import onnx
 import pytest
 import soundfile
 from onnx import numpy_helper
+from report_helpers import EVIL, Page, check_page
 from typer.testing import CliRunner
 
 from calibration.corpus import Utterance, write_manifest
@@ -25,56 +25,11 @@ from edge.cli import app
 from edge.export.save import save_graph
 from edge.runtime import Bundle, Manifest, write_bundle
 from quant.agreement import Agreement, measure_agreement
-from quant.report.data import decide, model_order, percent, points, short, sizes
+from quant.report.data import decide, percent, points, short, sizes
 from quant.report.html import render
 from quant.report.make import make_report
 from quant.report.measurements import PARTS, ReportError, Request
-from quant.report.plots import Cell, Markup, bar, escape, heat_map, interval
 from quant.wer.compare import Selection
-
-EVIL = "<script>alert(\"x\")</script><img src=http://evil.example/a.png onerror='x'>&"
-
-
-class Page(HTMLParser):
-    """What a browser would load or run, the nesting of tags, and the text."""
-
-    VOID = ("meta", "br", "img", "link", "input", "hr")
-    SVG = ("rect", "path", "circle")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def check_page(text: str) -> Page:
-    """Well nested, and nothing in it reaches outside."""
-    page = Page(text)
-    assert not page.open
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "img", "object", "embed", "base", "form"}
-    for tag, attributes in page.tags:
-        assert not any(name.startswith("on") or name in ("src", "srcset", "xlink:href") for name in attributes), tag
-        assert tag == "a" or "href" not in attributes
-    assert "@import" not in text and "url(" not in text
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -357,45 +312,6 @@ def test_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "Not decided" in result.output and str(tmp_path / "report.html") in result.output
     text = CliRunner().invoke(app, ["report", "--help"]).output
     assert "Example: u2edge report models/reference" in text
-
-
-def test_names_and_order() -> None:
-    assert short("encoder.encoders.3.feed_forward_macaron") == "block 3 feed-forward 1"
-    assert short("encoder.encoders.3.feed_forward.experts.5.w_1") == "block 3 feed-forward 2, expert 5, w_1"
-    assert short("decoder.right_decoder.decoders.0.src_attn") == "right decoder 0 source attention"
-    assert short("decoder.decoders.1.feed_forward.experts.0") == "decoder 1 feed-forward, expert 0"
-    assert short("encoder.embed.conv.2") == "subsampling conv 2" and short("ctc.ctc_lo") == "CTC"
-    assert short("decoder.left_decoder.output_layer") == "left decoder output"
-    assert short("anything else") == "anything else"
-    order = [
-        "encoder.embed",
-        "encoder.encoders.2.feed_forward_macaron",
-        "encoder.encoders.2.self_attn",
-        "encoder.encoders.2.conv_module",
-        "encoder.encoders.2.feed_forward",
-        "encoder.encoders.10.self_attn",
-        "ctc.ctc_lo",
-        "decoder.left_decoder.decoders.0.self_attn",
-        "decoder.left_decoder.output_layer",
-        "decoder.right_decoder.decoders.0.self_attn",
-    ]
-    assert sorted(reversed(order), key=model_order) == order
-    assert (points(-0.004), points(-0.5), points(0.25)) == ("0.00", "−0.50", "+0.25")
-    assert (percent(1.0), percent(0.99996), percent(0.97)) == ("100.0 %", "> 99.9 %", "97.0 %")
-
-
-def test_pictures() -> None:
-    text = heat_map([EVIL], ["e0", "e1"], [[Cell(EVIL, 2.0, EVIL, True), Cell("", None)]], EVIL)
-    page = check_page(text)
-    assert page.text.count(EVIL) == 3
-    assert [tag for tag, a in page.tags if a.get("class") == "mark"] == ["rect"]
-    shades = [a.get("fill-opacity") for tag, a in page.tags if tag == "rect" and "fill-opacity" in a]
-    assert shades == ["1.000"]
-    check_page(bar(0.5, 0.0, 1.0, 0.97, True))
-    check_page(interval(0.1, -1.0, 1.0, 1.0, 0.2))
-    filled = next(a for tag, a in Page(bar(0.25, 0.0, 1.0, width=100)).tags if a.get("class") == "fill")
-    assert filled["width"] == "25.0"
-    assert escape(Markup("<b>")) == "<b>" and escape("<b>") == "&lt;b&gt;"
 
 
 def test_needs_no_torch() -> None:

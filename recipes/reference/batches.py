@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from recipes.reference.augment import LIGHT, SILENCE, AugmentOptions, Features, augment, change_rate
 from recipes.reference.store import Clip, FeatureStore
@@ -61,7 +62,11 @@ class Batch:
 
 
 class Mixer:
-    """Draws utterances from a store of training clips."""
+    """Draws utterances from a store of training clips.
+
+    The folder's name says what a corpus is: ``digits…`` (isolated, or strings), ``sentences…`` and ``keywords…`` are
+    people; any other is synthetic.
+    """
 
     def __init__(
         self,
@@ -100,13 +105,13 @@ class Mixer:
     def _file(self, clip: Clip) -> None:
         if clip.frames < 12 or clip.frames > self.mix.max_frames or not clip.text:
             return
-        if clip.corpus == "digits-human" and clip.speaker.startswith("fsdd"):
+        if clip.corpus.startswith("digits") and clip.text in DIGIT_WORDS:
             self.digits[clip.speaker].append(clip)
-        elif clip.corpus == "digits-human":
+        elif clip.corpus.startswith("digits"):
             self.kinds["human_digits"].append(clip)
-        elif clip.corpus == "sentences-human":
+        elif clip.corpus.startswith("sentences"):
             self.kinds["human_sentences"].append(clip)
-        elif clip.corpus == "keywords-human":
+        elif clip.corpus.startswith("keywords"):
             self.kinds["keywords"].append(clip)
         elif set(clip.text.split()) <= DIGIT_WORDS:
             self.kinds["synthetic_digits"].append(clip)
@@ -222,6 +227,25 @@ def collate(utterances: list[tuple[Features, list[int]]]) -> Batch:
     return Batch(feats, torch.tensor(frames), tokens, torch.tensor(sizes))
 
 
+class _Worker(IterableDataset[Batch]):
+    """One mixer per process, each with a seed of its own."""
+
+    def __init__(self, mixer: Mixer) -> None:
+        self.mixer = mixer
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        if info is not None:
+            self.mixer.rng = np.random.default_rng([int(self.mixer.rng.integers(2**31)), info.id])
+        return self.mixer.batches()
+
+
+def prefetch_in_processes(mixer: Mixer, workers: int) -> Iterator[Batch]:
+    """Prepare batches in processes: a GPU takes them faster than one thread draws them (about 300 x real time)."""
+    loader = DataLoader(_Worker(mixer), batch_size=None, num_workers=workers, prefetch_factor=4, pin_memory=False)
+    return iter(loader)
+
+
 def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
     """Prepare batches in a thread while the model computes."""
     ready: queue.Queue[Batch | Exception] = queue.Queue(depth)
@@ -252,5 +276,6 @@ __all__ = [
     "Mixer",
     "collate",
     "prefetch",
+    "prefetch_in_processes",
     "tokenize",
 ]

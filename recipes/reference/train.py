@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,18 @@ from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from edge.runtime.manifest import FeatureOptions
 from recipes.reference.augment import AugmentOptions
-from recipes.reference.batches import DIGITS, EASY, LIGHT, SPEECH, UNITS, Batch, Mixer, MixOptions, prefetch
+from recipes.reference.batches import (
+    DIGITS,
+    EASY,
+    LIGHT,
+    SPEECH,
+    UNITS,
+    Batch,
+    Mixer,
+    MixOptions,
+    prefetch,
+    prefetch_in_processes,
+)
 from recipes.reference.devset import digit_strings
 from recipes.reference.store import Clip, build, fbank, read_manifest
 
@@ -221,10 +232,22 @@ def main() -> None:
     )
     parser.add_argument("--average", type=float, default=TrainOptions.average, help="decay of the average of weights")
     parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
+    parser.add_argument(
+        "--extra",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="more human speech: folders digits…, sentences… or keywords… with manifest.jsonl",
+    )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that draw batches; 0: a thread (a GPU wants 12)"
+    )
+    parser.add_argument("--batch-frames", type=int, default=MixOptions.batch_frames, help="feature frames per batch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU; CPUs are not affected
     args.out.mkdir(parents=True, exist_ok=True)
     configuration = yaml.safe_load(args.config.read_text())
     options = TrainOptions(
@@ -239,7 +262,8 @@ def main() -> None:
     print(f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters", flush=True)
 
     features = args.features or args.out / "features"
-    corpora = [args.speech / n for n in ("digits-human", "sentences-human", "keywords-human")] + args.synthetic
+    corpora = [args.speech / n for n in ("digits-human", "sentences-human", "keywords-human")]
+    corpora += args.extra + args.synthetic
     store = build([c for c in corpora if (c / "manifest.jsonl").exists()], features / "speech", "train")
     noise = build([args.speech / "noise"], features / "noise", "train")
     print(f"{store.seconds() / 3600:.1f} h of speech, {noise.seconds() / 60:.0f} min of noise", flush=True)
@@ -261,7 +285,8 @@ def main() -> None:
     cut = args.out / "digits.json"  # written by align.py once the model is good enough
     augmentation = AugmentOptions(dither=args.dither)
     digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
-    mixer = Mixer(store, noise, MIXES[args.mix], augmentation, options.seed + trainer.step, digits)
+    mix = replace(MIXES[args.mix], batch_frames=args.batch_frames)
+    mixer = Mixer(store, noise, mix, augmentation, options.seed + trainer.step, digits)
     cmvn_path = args.out / "global_cmvn"
     if cmvn_path.exists() and (resumed or args.init):
         cmvn = json.loads(cmvn_path.read_text())
@@ -273,7 +298,7 @@ def main() -> None:
         cmvn_path.write_text(json.dumps(cmvn))
 
     easy = prefetch(Mixer(store, noise, EASY, LIGHT, seed=options.seed).batches())
-    full = prefetch(mixer.batches())
+    full = prefetch_in_processes(mixer, args.workers) if args.workers else prefetch(mixer.batches())
     log = (args.out / "log.jsonl").open("a")
     began, before, audio = time.time(), trainer.step, trainer.audio_seconds
     sums = {"ctc": 0.0, "att": 0.0, "norm": 0.0}
