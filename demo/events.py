@@ -152,6 +152,7 @@ Event = Notice | Ready | Opened | Ended | Heard | Partial | Final | ExpertLoad |
 
 def shifted(result: Result, ms: float) -> Result:
     """``result`` with all times moved by ``ms``."""
+
     def move(item: Any) -> Any:
         return dataclasses.replace(item, start_ms=item.start_ms + ms, end_ms=item.end_ms + ms)
 
