@@ -32,7 +32,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits synthetic train soak clean
+.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits synthetic train scaling soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -109,6 +109,11 @@ synthetic: $(VENV)/.dev
 
 train: $(VENV)/.dev
 	$(BIN)/python -m recipes.reference.train build/reference --speech $(SPEECH) --synthetic build/synthetic $(ARGS)
+
+# Dense-S, MoE and Dense-L on the same data: hours on a CPU, resumable.
+scaling: $(VENV)/.dev
+	test -e build/dev-digits || $(BIN)/python -m recipes.reference.devset $(SPEECH)/digits-human build/dev-digits
+	$(BIN)/python -m recipes.scaling.run build/scaling --speech $(SPEECH) --synthetic build/synthetic $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -239,6 +239,7 @@ def main() -> None:
         default=[],
         help="more human speech: folders digits…, sentences… or keywords… with manifest.jsonl",
     )
+    parser.add_argument("--seed", type=int, default=TrainOptions.seed)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that draw batches; 0: a thread (a GPU wants 12)"
@@ -257,6 +258,7 @@ def main() -> None:
         peak=args.peak,
         streaming=args.streaming,
         average=args.average,
+        seed=args.seed,
     )
     trainer = Trainer(from_wenet(configuration), options, args.out, torch.device(args.device))
     print(f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters", flush=True)
