@@ -28,6 +28,9 @@ DITHER := --dither 1
 SECOND := --reencode
 endif
 
+# The window where there is a screen for it, else the terminal, which needs 250 MB less.
+DEMO := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(QT_QPA_PLATFORM)$(filter-out Linux,$(shell uname -s)),.window,.demo)
+
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -45,6 +48,11 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[demo]'
 	@touch $@
 
+$(VENV)/.window: pyproject.toml | $(BIN)/python
+	@echo "installing the recognizer and the window into $(VENV) (about 450 MB, a minute or two)"
+	$(PIP) -e '.[window]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.convert: pyproject.toml | $(BIN)/python
 	@echo "installing torch and onnx into $(VENV) (about 1 GB)"
 	$(PIP) -e '.[demo,convert]'
@@ -58,9 +66,9 @@ $(VENV)/.quant: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing everything for development into $(VENV) (about 1.2 GB, some minutes)"
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/.demo $(VENV)/.convert $(VENV)/.quant
+	@touch $@ $(VENV)/.demo $(VENV)/.window $(VENV)/.convert $(VENV)/.quant
 
-demo: $(VENV)/.demo
+demo: $(VENV)/$(DEMO)
 	$(BIN)/u2edge demo --bundle $(BUNDLE) $(ARGS)
 
 transcribe: $(VENV)/.demo
@@ -124,7 +132,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What tests of the microphone and the window need beside Python packages.
+SYSTEM := gcc libc6-dev libasound2-dev libportaudio2 libglib2.0-0 libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 \
+	fontconfig fonts-dejavu-core xvfb xauth libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0
+
 test: check
+	sh .ci/packages $(SYSTEM)
 	$(BIN)/python -m pytest
 
 clean:
