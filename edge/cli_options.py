@@ -27,6 +27,14 @@ class Device(enum.StrEnum):
     AUTO = "AUTO"
 
 
+class Precision(enum.StrEnum):
+    """Of float arithmetic."""
+
+    f32 = "f32"
+    bf16 = "bf16"
+    f16 = "f16"
+
+
 BundleOption = Annotated[
     Path, typer.Option("--bundle", "-b", help="Bundle directory, as u2edge convert writes it.", show_default=True)
 ]
@@ -62,5 +70,11 @@ DeviceOption = Annotated[
     typer.Option(
         case_sensitive=False,
         help="With openvino also an Intel GPU (the CPU when it cannot be used); AUTO: a GPU if there is one.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="Of float arithmetic, the router's too; bf16 and f16 with openvino, where the device has them. int8 stays."
     ),
 ]

@@ -15,6 +15,7 @@ class Scheme(enum.StrEnum):
     """What becomes of weights and activations."""
 
     static = "static"
+    static16 = "static16"
     dynamic = "dynamic"
     weight8 = "weight8"
     weight4 = "weight4"
@@ -39,7 +40,7 @@ def quantize(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="What u2edge calibrate wrote; for static. [default: build/<checkpoint>.profile, else "
+            help="What u2edge calibrate wrote; for static and static16. [default: build/<checkpoint>.profile, else "
             "<checkpoint>/calibration.profile]"
         ),
     ] = None,
@@ -49,7 +50,8 @@ def quantize(
     scheme: Annotated[
         Scheme,
         typer.Option(
-            help="static: int8 with scales from calibration. dynamic: activation scales per call. "
+            help="static: int8 with scales from calibration. static16: activations in 16 bits, slower, every engine "
+            "writes the same. dynamic: activation scales per call. "
             "weight8, weight4: only weights (experts in 4 bits)."
         ),
     ] = Scheme.static,

@@ -8,10 +8,29 @@ from typing import Annotated
 
 import typer
 
-from edge.cli_options import DEFAULT_BUNDLE, BundleOption, ChunkMs, LeftChunks, Reencode, Rescoring, Threads
+from edge.cli_options import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    ChunkMs,
+    Device,
+    DeviceOption,
+    Engine,
+    EngineOption,
+    LeftChunks,
+    Precision,
+    PrecisionOption,
+    Reencode,
+    Rescoring,
+    Threads,
+)
+from edge.runtime.errors import OptionsError
 
 Baseline = Annotated[
     Path | None, typer.Option("--baseline", "-a", help="Bundle to compare with, usually the fp32 one.")
+]
+BaselineEngine = Annotated[
+    Engine | None,
+    typer.Option(help="Engine of --baseline, on the CPU in f32. [default: engine, device and precision of the bundle]"),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file, for reports.")]
 
@@ -38,6 +57,14 @@ def register(app: typer.Typer) -> None:
         epilog="Example: u2edge wer --bundle build/int8 --baseline build/fp32 --data speech/dev --max-drop 0.2"
     )(wer)
     app.command(epilog="Example: u2edge bench --bundle build/int8 --baseline build/fp32 --threads 1")(bench)
+
+
+def _check_baseline(baseline: Path | None, engine: Engine | None) -> None:
+    if engine is not None and baseline is None:
+        raise OptionsError(
+            "--baseline-engine: expected a bundle to compare with, found none; add --baseline BUNDLE, which may be the "
+            "same one"
+        )
 
 
 def wer(
@@ -76,14 +103,21 @@ def wer(
     ] = None,
     json: Json = None,
     errors: Annotated[Path | None, typer.Option(help="Write every wrong recording, one JSON object per line.")] = None,
+    engine: EngineOption = Engine.onnxruntime,
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = Precision.f32,
+    baseline_engine: BaselineEngine = None,
     threads: Threads = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes; each uses one thread unless told.")] = 1,
 ) -> None:
     """Word error rates on a corpus: streaming and full context, with and without rescoring, one bundle or two."""
+    from quant.inference import Inference, other_engine
     from quant.wer.command import Outputs, run
     from quant.wer.compare import Selection
     from quant.wer.decode import Work
 
+    _check_baseline(baseline, baseline_engine)
+    inference = Inference(engine.value, device.value, precision.value)
     raise typer.Exit(
         run(
             bundle,
@@ -93,6 +127,7 @@ def wer(
             (chunk_ms, left_chunks, beam),
             Work(threads or (1 if jobs > 1 else None), jobs, skip_bad, cache),
             Outputs(max_drop, json, errors),
+            (inference, other_engine(inference, baseline_engine)),
         )
     )
 
@@ -111,6 +146,10 @@ def bench(
     left_chunks: LeftChunks = 16,
     rescoring: Rescoring = True,
     reencode: Reencode = None,
+    engine: EngineOption = Engine.onnxruntime,
+    device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = Precision.f32,
+    baseline_engine: BaselineEngine = None,
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Seconds of measuring, in whole loads of two rounds.")] = 20.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Repeat them exactly this often instead.")] = None,
@@ -122,6 +161,20 @@ def bench(
     """Latency per chunk, real-time factor, memory, load time and size: one bundle, or two in alternation."""
     from quant.bench.command import run
     from quant.bench.measure import BenchOptions
+    from quant.inference import Inference, other_engine
 
-    options = BenchOptions(chunk_ms, left_chunks, rescoring, reencode, threads, seconds, rounds, processes)
+    _check_baseline(baseline, baseline_engine)
+    inference = Inference(engine.value, device.value, precision.value)
+    options = BenchOptions(
+        chunk_ms,
+        left_chunks,
+        rescoring,
+        reencode,
+        threads,
+        seconds,
+        rounds,
+        processes,
+        inference,
+        other_engine(inference, baseline_engine),
+    )
     raise typer.Exit(run(bundle, baseline, options, audio or [], noise, json))

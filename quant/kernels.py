@@ -52,7 +52,7 @@ def assert_integer(bundle: Bundle, plan: QuantizationPlan) -> None:
         QuantizationError: a scale of 1.0 with zero point 0, which is what observers return that saw nothing; or the
             layers that stayed float, or do not exist.
     """
-    static = {path: layer for path, layer in plan.layers.items() if layer.precision == "static"}
+    static = {path: layer for path, layer in plan.layers.items() if layer.precision in ("static", "static16")}
     for path, layer in static.items():
         for what, scale in (("input", layer.input), ("output", layer.output)):
             if scale is not None and scale.scale == 1.0 and scale.zero_point == 0:

@@ -19,7 +19,7 @@ from edge.model.u2pp import U2pp
 from quant.carrier import Carrier, quantizable
 from quant.plan import ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
 
-SCHEMES = ("static", "dynamic", "weight8", "weight4")
+SCHEMES = ("static", "static16", "dynamic", "weight8", "weight4")
 DEFAULT_OBSERVER = "minmax"
 
 _SMALLEST_SPAN = 1e-4  # observers know no scale below 1.2e-7, and the profile no values below 1.5e-5
@@ -38,8 +38,9 @@ def observe(
 
     Args:
         experiment: the checkpoint.
-        profile: of this checkpoint; only static needs one.
-        scheme: static, dynamic (convolutions: weight8), weight8, or weight4 (4-bit experts, 8 bits elsewhere).
+        profile: of this checkpoint; only static and static16 need one.
+        scheme: static, static16 (convolutions: weight8), dynamic (the same), weight8, or weight4 (4-bit experts, 8 bits
+            elsewhere).
         observer: kl or minmax, for static.
         rule: below it an expert's own statistics are not trusted.
         keep: module paths that stay fp32, with everything below them.
@@ -50,7 +51,7 @@ def observe(
     """
     if scheme not in SCHEMES:
         raise QuantizationError(f"--scheme: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
-    if scheme == "static":
+    if scheme in ("static", "static16"):
         if profile is None:
             raise QuantizationError(
                 "static quantization: expected a calibration profile, found none; make one: "
@@ -59,7 +60,7 @@ def observe(
         replay = Replay(experiment, profile, rule, keep)
         prepared = replay.carrier.prepare(observer, replay.kept)
         replay.carrier.feed(prepared)
-        return replay.plan(prepared)
+        return widened(replay.plan(prepared)) if scheme == "static16" else replay.plan(prepared)
     with torch.device("meta"):
         modules = quantizable(U2pp(experiment.config))
     kept = _kept(modules, keep)
@@ -133,6 +134,18 @@ class Replay:
             weights = weight_scales(path, weight, scale, None if bias is None else bias.detach().numpy())
             layers[path] = LayerPlan("static", scale, output, weights, borrowed)
         return QuantizationPlan("static", _chained(self._modules, layers))
+
+
+def widened(plan: QuantizationPlan) -> QuantizationPlan:
+    """A static plan with activations of 16 bits; convolutions, which write what they compute as uint8, in float."""
+    layers = {}
+    for path, layer in plan.layers.items():
+        if layer.precision == "static" and layer.output is not None:
+            layer = dataclasses.replace(layer, precision="weight8", input=None, output=None)
+        elif layer.precision == "static":
+            layer = dataclasses.replace(layer, precision="static16")
+        layers[path] = layer
+    return QuantizationPlan("static16", layers)
 
 
 def activation_scale(name: str, observer: Any, site: Site | None) -> ActivationScale:

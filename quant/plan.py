@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from edge.runtime.errors import EdgeError
 
-Precision = Literal["static", "dynamic", "weight8", "weight4", "fp32"]
-"""static: int8 weights, uint8 activations with a scale from calibration. dynamic: the activation scale is computed
-per call. weight8, weight4: only the weights are stored in 8 or 4 bits. fp32: left alone."""
+Precision = Literal["static", "static16", "dynamic", "weight8", "weight4", "fp32"]
+"""static: int8 weights, uint8 activations with a scale from calibration. static16: the same with activations in 16
+bits, as two int8 products. dynamic: the activation scale is computed per call. weight8, weight4: only the weights are
+stored in 8 or 4 bits. fp32: left alone."""
 
 
 class QuantizationError(EdgeError, ValueError):
@@ -68,7 +69,7 @@ class LayerPlan:
 class QuantizationPlan:
     """``layers`` by WeNet's module path; a layer that is not listed stays fp32."""
 
-    scheme: str  # static, dynamic, weight8, weight4, mixed
+    scheme: str  # static, static16, dynamic, weight8, weight4, mixed
     layers: dict[str, LayerPlan] = field(default_factory=dict)
 
     def fall_back(self, paths: set[str], precision: Precision, why: str) -> QuantizationPlan:

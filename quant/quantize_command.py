@@ -172,8 +172,8 @@ def profile_path(request: Request) -> Path:
 
 
 def _profile(request: Request, experiment: Experiment) -> tuple[Profile | None, str]:
-    """The profile and its checksum; static needs one, for the others one is read only when it is named."""
-    if request.scheme != "static" and request.profile is None:
+    """The profile and its checksum; static and static16 need one, for the others one is read only when it is named."""
+    if request.scheme not in ("static", "static16") and request.profile is None:
         return None, ""
     path = profile_path(request)
     profile = Profile.load(path)

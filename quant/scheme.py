@@ -3,6 +3,7 @@
 static: QuantizeLinear -> DequantizeLinear around a Gemm or Conv whose weight is int8 and whose bias is int32. ONNX
 Runtime fuses that to QGemm (float output) and QLinearConv, OpenVINO to its int8 FullyConnected and Convolution. Both
 want the zero points of activations and weights spelled out, also where they are 0.
+static16: the same, where an activation is two integers (``_two_products``).
 dynamic: DynamicQuantizeLinear -> MatMulInteger, which ONNX Runtime fuses to DynamicQuantizeMatMul. OpenVINO runs
 it in float.
 weight8, weight4: MatMulNBits (``com.microsoft``), also read by OpenVINO.
@@ -22,6 +23,7 @@ from quant.scheme_weights import BLOCK, block_quantize, channel_quantize, quanti
 Float32 = NDArray[np.float32]
 
 _FLOAT = LayerPlan("fp32")
+_REMAINDER = 254.0  # steps of the remainder, which is -1/2..1/2: -127..127
 _LEAST_SCALE = 2.0**-60  # of an input that never moved; its product with a weight scale is still a normal float32
 _ACCURACY_LEVEL = 4
 """Of MatMulNBits: its kernel rounds activations to int8 in blocks of its own. Relative error 0.006 against 0.004
@@ -49,6 +51,8 @@ class PlannedScheme(FloatScheme):
             weight_value, bias_value = self._integers(graph, path, layer, weight, bias, scale)
             biases = [] if bias_value is None else [bias_value]
             return graph.node("Gemm", _requantize(graph, x, scale), weight_value, *biases, transB=1)
+        if layer.precision == "static16":
+            return _two_products(graph, x, path, layer, weight, bias)
         if layer.precision == "dynamic":
             return _dynamic(graph, x, path, layer, weight, bias)
         if layer.precision in ("weight8", "weight4"):
@@ -115,6 +119,34 @@ def _requantize(graph: GraphBuilder, x: str, scale: ActivationScale) -> str:
     with graph.scope(""):
         how = graph.constant(_float32(scale), np.float32), graph.constant(scale.zero_point, np.uint8)
         return graph.node("DequantizeLinear", graph.node("QuantizeLinear", x, *how), *how)
+
+
+def _two_products(
+    graph: GraphBuilder, x: str, path: str, layer: LayerPlan, weight: Float32, bias: Float32 | None
+) -> str:
+    """A linear layer on activations of 16 bits: x / scale is its nearest integer plus a remainder, in 254ths. Both are
+    uint8 rows of one product, so that the weights are read once.
+
+    A value in the middle of two steps may be rounded up by one engine and down by another (the sums before it have
+    another order). In 8 bits that changes what all later layers see; here the remainder makes up for it.
+    """
+    found = _input_scale(layer, path)
+    step = np.float32(max(found.zero_point, 255 - found.zero_point, 1) * max(found.scale, _LEAST_SCALE) / 127)
+    q, scale = channel_quantize(weight, layer.weight_scale, path)
+    with graph.scope(""):
+        steps = graph.node("Mul", x, graph.constant(np.float32(1) / step, np.float32))
+        high = graph.node("Round", steps)
+        low = graph.node("Mul", graph.node("Sub", steps, high), graph.constant(_REMAINDER, np.float32))
+        how = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
+        rows = graph.node("QuantizeLinear", graph.concat([high, low], axis=0), *how)
+        rows = graph.node("DequantizeLinear", rows, *how)
+        scales, zeros = graph.constant(scale * step, np.float32), graph.constant(np.zeros(len(q)), np.int8)
+        value = graph.node("DequantizeLinear", graph.initializer(f"{path}.weight", q), scales, zeros, axis=0)
+    y = graph.node("Gemm", rows, value, transB=1)
+    with graph.scope(""):
+        high, low = graph.nodes("Split", 2, y, axis=0)
+        y = graph.node("Add", high, graph.node("Mul", low, graph.constant(1 / _REMAINDER, np.float32)))
+        return y if bias is None else graph.node("Add", y, graph.constant(bias, np.float32))
 
 
 def _dynamic(graph: GraphBuilder, x: str, path: str, layer: LayerPlan, weight: Float32, bias: Float32 | None) -> str:

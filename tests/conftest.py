@@ -14,6 +14,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 MakeExperiment = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Without Qt, or without a library of the system that it needs, pytest-qt would end every test run."""
+    try:
+        import PySide6.QtTest
+        import PySide6.QtWidgets  # noqa: F401
+    except ImportError:
+        pluginmanager.unregister(name="pytest-qt")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of references and recordings beside the repository; skips the test where it is absent."""

@@ -20,6 +20,7 @@ from quant.bench.machine import machine, versions
 from quant.bench.measure import BenchError, BenchOptions, bench
 from quant.bench.process import ProcessError, measure_processes
 from quant.bench.stats import Ratio, ratio, spread
+from quant.inference import Inference
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -135,14 +136,14 @@ def test_spread() -> None:
 def test_memory_is_that_of_the_process_alone(tiny_bundle: Path, tmp_path: Path) -> None:
     """The parent's size must not count, though a child inherits its peak (ru_maxrss); a longer recording must."""
     ballast = np.ones(64 << 20)  # 512 MB, resident
-    (found,) = measure_processes([tiny_bundle], DecodeOptions(), 1, None, 60.0, processes=1)
+    (found,) = measure_processes([(tiny_bundle, Inference())], DecodeOptions(), 1, None, 60.0, processes=1)
     assert ballast[-1] == 1
     if found.idle_mb is None or found.loaded_mb is None or found.peak_mb is None or found.added_mb is None:
         pytest.skip("this system does not tell the memory of a process")
     assert 10 < found.idle_mb < found.loaded_mb <= found.peak_mb < 400
     assert found.added_mb == found.peak_mb - found.idle_mb and found.load_ms > 0 and found.processes == 1
     with pytest.raises(ProcessError, match="nothing: expected a process that transcribes"):
-        measure_processes([tmp_path / "nothing"], DecodeOptions(), 1, None, 60.0, processes=1)
+        measure_processes([(tmp_path / "nothing", Inference())], DecodeOptions(), 1, None, 60.0, processes=1)
 
 
 def test_recordings_are_cut_and_resampled(tmp_path: Path) -> None:

@@ -259,6 +259,7 @@ def test_cache_resumes_an_interrupted_run(recognizer: Recognizer, spoken: Path, 
 
         def __init__(self, backend: Any) -> None:
             self.name, self.device, self.threads = backend.name, backend.device, backend.threads
+            self.precision = backend.precision
 
         def step(self, *_: Any) -> Any:
             raise AssertionError("transcribed again")

@@ -23,6 +23,7 @@ class TranscribeOptions:
     threads: int | None = None
     engine: str = "onnxruntime"
     device: str = "CPU"
+    precision: str = "f32"
 
 
 class Printer:
@@ -93,13 +94,14 @@ def run(files: list[Path], bundle: Path, decode: DecodeOptions, options: Transcr
         0, or 1 when a file could not be used.
     """
     began = time.perf_counter()
-    recognizer = Recognizer.load(bundle, options.engine, options.device, options.threads)
+    recognizer = Recognizer.load(bundle, options.engine, options.device, options.threads, precision=options.precision)
     recognizer.stream(decode)  # options that the bundle does not support are refused before any file is read
     printer = Printer(options)
     if not options.json:
         loaded, backend = (time.perf_counter() - began) * 1000, recognizer.backend
         line = f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {backend.threads} threads, "
         line += f"{backend.name} on {backend.device.upper()}"
+        line += "" if backend.precision == "f32" else f" in {backend.precision}"
         print(line + (f" ({recognizer.choice.reason})" if recognizer.choice else ""), file=sys.stderr)
     failed = 0
     for file in files:

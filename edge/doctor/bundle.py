@@ -8,7 +8,7 @@ from typing import Any
 from edge.doctor.cpu import Cpu
 from edge.doctor.section import Problem, Section
 
-_EIGHT_BIT = ("static", "dynamic")  # uint8 activations times int8 weights
+_EIGHT_BIT = ("static", "static16", "dynamic")  # uint8 activations times int8 weights
 _MB = 2**20
 
 

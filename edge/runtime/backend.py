@@ -32,6 +32,7 @@ class Backend(Protocol):
     name: str
     device: str
     threads: int
+    precision: str  # of float arithmetic
 
     @classmethod
     def load(cls, bundle: Bundle, device: str, threads: int | None) -> Backend:

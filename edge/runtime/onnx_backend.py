@@ -22,6 +22,7 @@ class OnnxBackend:
 
     name = "onnxruntime"
     device = "cpu"
+    precision = "f32"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self.threads = threads

@@ -24,11 +24,13 @@ from edge.runtime.openvino_core import (
     Compilation,
     check_precision,
     compile_model,
+    core,
     devices,
     first_line,
     graph_cache,
     openvino,
 )
+from edge.runtime.openvino_rounding import round_exactly
 from edge.runtime.state import EncoderState, Step
 
 _CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
@@ -178,12 +180,24 @@ def noise_windows(manifest: Manifest, frames: int, count: int) -> list[NDArray[n
 
 def _graph(bundle: Bundle, path: Path, contract: tuple[Contract, Contract], threads: int, precision: str) -> Graph:
     cache = graph_cache(bundle.manifest.checksums[path.name])
+    info = bundle.manifest.encoder if path == bundle.encoder else bundle.manifest.decoder
     try:
-        compiled = compile_model(str(path), Compilation("CPU", threads, precision, cache))
+        # A path where nothing is changed: OpenVINO need not read the file to find its compiled graph.
+        model = str(path) if info.scheme == "fp32" else _rounded(path)
+        compiled = compile_model(model, Compilation("CPU", threads, precision, cache))
     except BackendError as error:
         raise BackendError(f"{path}: expected an ONNX graph, {error}; {_CONVERT}") from None
     _check(path, compiled, contract)
     return Graph(compiled)
+
+
+def _rounded(path: Path) -> Any:
+    try:
+        model = core().read_model(str(path))
+    except RuntimeError as error:
+        raise BackendError(f"openvino {openvino().__version__}: {first_line(error)}") from None
+    round_exactly(model)
+    return model
 
 
 def _check(path: Path, compiled: Any, contract: tuple[Contract, Contract]) -> None:

@@ -58,7 +58,7 @@ class StaticBackend:
     ) -> None:
         self._bundle, self._manifest, self._cpu, self._device = bundle, bundle.manifest, cpu, device
         self.device = device  # where chunks are computed
-        self.threads = cpu.threads
+        self.threads, self.precision = cpu.threads, cpu.precision
         self.trouble = ""  # why the device is no longer used
         self._compile = compile_graph
         self._sizes: set[int] = set()  # encoder frames per chunk

@@ -15,6 +15,7 @@ from rich.table import Table
 from edge.console import table_console
 from quant.bench.measure import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
 from quant.bench.stats import Ratio
+from quant.inference import alike
 
 SAMPLES = Path("models/reference/samples")
 _SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
@@ -65,11 +66,17 @@ def write_json(data: object, path: Path) -> None:
     temporary.replace(path)
 
 
-def names(bundle: str, bundle_scheme: str, baseline: str, baseline_scheme: str) -> tuple[str, str]:
-    """What to call two bundles: by name, else by scheme, else by role."""
+def names(
+    bundle: str, bundle_scheme: str, baseline: str, baseline_scheme: str, engines: tuple[str, str] = ("", "")
+) -> tuple[str, str]:
+    """What to call two bundles: by name, else by scheme, and by ``engines`` if these differ; else by role."""
     if bundle != baseline:
-        return bundle, baseline
-    return (bundle_scheme, baseline_scheme) if bundle_scheme != baseline_scheme else ("bundle", "baseline")
+        found = bundle, baseline
+    elif bundle_scheme != baseline_scheme:
+        found = bundle_scheme, baseline_scheme
+    else:
+        return engines if any(engines) else ("bundle", "baseline")
+    return (f"{found[0]}, {engines[0]}", f"{found[1]}, {engines[1]}") if any(engines) else found
 
 
 def print_result(result: BenchResult, console: Console | None = None) -> None:
@@ -79,7 +86,8 @@ def print_result(result: BenchResult, console: Console | None = None) -> None:
     shown = [new] if old is None else [old, new]
     labels = [new.name]
     if old is not None:
-        labels = [*reversed(names(new.name, new.scheme, old.name, old.scheme))]
+        engines = alike(new.inference, old.inference)
+        labels = [*reversed(names(new.name, new.scheme, old.name, old.scheme, engines))]
     what = "noise" if result.synthetic else f"{len(result.audio)} recordings"
     table = Table(
         title=f"{what}, {sum(result.audio.values()):.1f} s, {result.rounds} rounds, {result.loads} loads; "
@@ -129,6 +137,7 @@ def _rows(shown: list[BundleBench]) -> list[tuple[str, list[str], str]]:
     second = ", second pass" if shown[-1].second_pass else ""
     rows = [
         ("experts, precision", [f"{b.experts} x {b.scheme}" if b.experts else b.scheme for b in shown], ""),
+        ("engine", [b.inference.title for b in shown], ""),
         ("float weights stored as", [b.storage for b in shown], ""),
         ("chunk, ms: p50", [f"{b.chunk.p50:.2f}" for b in shown], "chunk"),
         ("  p95", [f"{b.chunk.p95:.2f}" for b in shown], ""),

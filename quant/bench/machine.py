@@ -14,7 +14,7 @@ from edge.runtime.bundle import MANIFEST, Bundle, sha256
 
 # What decides how fast 8-bit integers are: dot-product and matrix instructions of x86-64 and Arm.
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
-_PACKAGES = ("u2edge", "numpy", "onnxruntime", "kaldi-native-fbank", "soundfile", "soxr", "jiwer")
+_PACKAGES = ("u2edge", "numpy", "onnxruntime", "openvino", "kaldi-native-fbank", "soundfile", "soxr", "jiwer")
 _MB = 2**20
 
 

@@ -28,6 +28,7 @@ from quant.bench.audio import noise, read_start
 from quant.bench.machine import bundle_id, machine, versions
 from quant.bench.process import Process, measure_processes
 from quant.bench.stats import Ratio, Spread, ratio, spread
+from quant.inference import Inference
 
 SCHEMA_VERSION = 1
 ROUNDS_PER_LOAD = 2  # even: each bundle begins each recording equally often
@@ -62,6 +63,8 @@ class BenchOptions:
     seconds: float = 20.0  # of measuring, in whole loads of two rounds
     rounds: int | None = None  # or exactly this many
     processes: int = 3  # of their own, per bundle, for load time and memory; 0: neither is measured
+    inference: Inference = field(default_factory=Inference)
+    baseline_inference: Inference | None = None  # None: as the bundle
 
     def decode(self) -> DecodeOptions:
         """One utterance per recording: an endpoint found by one bundle alone would make their work differ."""
@@ -102,6 +105,7 @@ class BundleBench:
     first_partial_audio_ms: float | None  # median: audio that the first text needed
     first_partial_wall_ms: float | None  # median: computing until the first text
     process: Process | None
+    inference: Inference
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def bench(
     options = options or BenchOptions()
     say = progress or (lambda _: None)
     say("loading")
-    lanes = [_Lane(Recognizer.load(path, threads=options.threads), options) for path in (bundle, baseline) if path]
+    pairs = ((bundle, options.inference), (baseline, options.baseline_inference or options.inference))
+    lanes = [_Lane(how.load(path, options.threads), options) for path, how in pairs if path]
     _check_alike(lanes)
     rate = lanes[0].recognizer.manifest.features.sample_rate
     sources = {str(path): read_start(path, rate, LONGEST_S) for path in audio} or {"noise": noise(10.0, rate)}
@@ -203,9 +208,9 @@ class _Lane:
     def reload(self) -> None:
         """The same bundle in new memory."""
         directory, backend = self.recognizer.bundle.directory, self.recognizer.backend
-        engine = (backend.name, backend.device, backend.threads)
+        inference, threads = Inference.of(backend), backend.threads
         del self.recognizer, backend  # never two copies at a time
-        self.recognizer = Recognizer.load(directory, *engine, verify=False)
+        self.recognizer = inference.load(directory, threads, verify=False)
         self.loads += 1
 
     def result(self, process: Process | None) -> BundleBench:
@@ -236,6 +241,7 @@ class _Lane:
             first_partial_audio_ms=float(np.median(self.first_audio)) if self.first_audio else None,
             first_partial_wall_ms=float(np.median(self.first_wall)) if self.first_wall else None,
             process=process,
+            inference=Inference.of(self.recognizer.backend),
         )
 
 
@@ -304,14 +310,8 @@ def _check_alike(lanes: Sequence[_Lane]) -> None:
     """Both bundles cut the same audio into the same chunks, so that chunks can be compared one by one."""
 
     def cut(lane: _Lane) -> tuple[float, ...]:
-        features, stream = lane.recognizer.manifest.features, lane.recognizer.manifest.stream
-        return (
-            lane.plan.chunk_ms,
-            features.sample_rate,
-            features.frame_shift_ms,
-            stream.subsampling,
-            stream.right_context,
-        )
+        f, s = lane.recognizer.manifest.features, lane.recognizer.manifest.stream
+        return lane.plan.chunk_ms, f.sample_rate, f.frame_shift_ms, s.subsampling, s.right_context
 
     if len({cut(lane) for lane in lanes}) > 1:
         found = " and ".join(f"{lane.recognizer.manifest.name} {cut(lane)}" for lane in lanes)
@@ -327,8 +327,8 @@ def _processes(
     if not options.processes:
         return [None for _ in lanes]
     say(f"load time and memory, {options.processes} processes per bundle")
-    directories = [lane.recognizer.bundle.directory for lane in lanes]
-    return list(measure_processes(directories, options.decode(), options.threads, audio, LONGEST_S, options.processes))
+    what = [(lane.recognizer.bundle.directory, Inference.of(lane.recognizer.backend)) for lane in lanes]
+    return list(measure_processes(what, options.decode(), options.threads, audio, LONGEST_S, options.processes))
 
 
 def _ratios(lanes: Sequence[_Lane], results: Sequence[BundleBench]) -> dict[str, Ratio]:

@@ -3,6 +3,7 @@ for another."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 from edge.runtime.errors import EdgeError
 from edge.runtime.options import DecodeOptions
 from quant.bench.machine import peak_mb, resident_mb
+from quant.inference import Inference
 
 _TIMEOUT_S = 600
 
@@ -43,7 +45,7 @@ class Process:
 
 
 def measure_processes(
-    bundles: Sequence[Path],
+    bundles: Sequence[tuple[Path, Inference]],
     options: DecodeOptions,
     threads: int | None,
     audio: Path | None,
@@ -53,7 +55,7 @@ def measure_processes(
     """Start ``processes`` fresh processes per bundle, in turn, and give the medians of each bundle.
 
     Args:
-        bundles: directories.
+        bundles: directories, and what runs each. Graphs that an engine keeps compiled are found by all processes.
         options: how each process transcribes; the endpoint is off.
         threads: of the engine.
         audio: what it transcribes; None: 10 s of noise.
@@ -66,8 +68,9 @@ def measure_processes(
     decode = {name: value for name, value in asdict(options).items() if name != "endpoint"}
     found: list[list[dict[str, Any]]] = [[] for _ in bundles]
     for _ in range(processes):
-        for bundle, rows in zip(bundles, found):
+        for (bundle, inference), rows in zip(bundles, found):
             task = {
+                "inference": asdict(inference),
                 "bundle": str(bundle),
                 "decode": decode,
                 "threads": threads,
@@ -107,11 +110,17 @@ def main() -> None:
     """The measured process: loads and transcribes as a device does, and prints what it took as one line of JSON."""
     task = json.loads(sys.argv[1])
     began = time.perf_counter()
-    import edge.runtime.onnx_backend  # noqa: F401  the engine itself, which Recognizer.load would import
-    from edge.runtime import Recognizer, read_blocks
+    from edge.runtime import read_blocks
+    from edge.runtime.backend import ENGINES
 
+    inference = Inference(**task["inference"])
+    importlib.import_module(ENGINES[inference.engine].partition(":")[0])  # which Recognizer.load would do
+    if inference.engine == "openvino":
+        from edge.runtime.openvino_core import devices
+
+        devices()  # the library itself, which that module loads when it is needed
     imported, idle = time.perf_counter(), resident_mb()
-    recognizer = Recognizer.load(task["bundle"], threads=task["threads"])
+    recognizer = inference.load(Path(task["bundle"]), task["threads"])
     loaded_at, loaded = time.perf_counter(), resident_mb()
     stream = recognizer.stream(DecodeOptions(**task["decode"], endpoint=None))
     if task["audio"]:

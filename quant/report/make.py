@@ -178,6 +178,7 @@ def _heard(request: Request, corpus: Sequence[Utterance], agreement: dict[str, A
 _SCHEMES = {
     "fp32": "fp32",
     "static": "int8",
+    "static16": "int8 weights, 16-bit activations",
     "dynamic": "int8 dynamic",
     "weight8": "int8 weights",
     "weight4": "4-bit experts",

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from calibration.corpus import read_corpus
 from edge.console import table_console
-from edge.runtime import Recognizer
 from quant.bench.command import names, write_json
+from quant.inference import Inference, alike
 from quant.wer.compare import Selection, report
 from quant.wer.decode import Work
 from quant.wer.measure import MeasureError, Measurement, ModeReport, WerOptions, WerReport, choose_modes, measure_wer
@@ -46,6 +46,7 @@ def run(
     decode: tuple[float | None, int, int],
     work: Work,
     outputs: Outputs,
+    inference: tuple[Inference, Inference] = (Inference(), Inference()),
 ) -> int:
     """Measure and print.
 
@@ -56,6 +57,7 @@ def run(
         decode: chunk_ms, left_chunks, beam.
         work: how the work is done.
         outputs: files, and the limit.
+        inference: of the bundle and of the baseline.
 
     Returns:
         0, or 1 when a mode lost more than ``outputs.max_drop`` points.
@@ -63,7 +65,8 @@ def run(
     if outputs.max_drop is not None and baseline is None:
         raise MeasureError("--max-drop: expected a bundle to compare with, found none; add --baseline BUNDLE")
     corpus = read_corpus(selection.manifests, selection.split, selection.limit, selection.match)
-    loaded = [Recognizer.load(path, threads=work.threads) for path in (baseline, bundle) if path is not None]
+    pairs = zip((baseline, bundle), reversed(inference))
+    loaded = [how.load(path, work.threads) for path, how in pairs if path is not None]
     modes = choose_modes([r.manifest for r in loaded], *wanted)
     options = WerOptions(*decode)
     measured: list[Measurement] = []
@@ -162,8 +165,12 @@ def print_report(result: WerReport, console: Console | None = None) -> None:
     corpus, old = result.corpus, result.baseline
     new_name, old_name = result.bundle.name, ""
     if old is not None:
-        new_name, old_name = names(result.bundle.name, result.bundle.scheme, old.name, old.scheme)
+        assert result.baseline_inference is not None
+        engines = alike(result.inference, result.baseline_inference)
+        new_name, old_name = names(result.bundle.name, result.bundle.scheme, old.name, old.scheme, engines)
     title = f"{corpus.utterances} recordings, {corpus.words} words, {corpus.seconds / 60:.1f} min"
+    if result.inference != Inference() and old is None:
+        title += f", {result.inference.title}"
     console.print(_overall(result, title, old_name, new_name))
     console.print(_breakdown(result))
     if len(corpus.groups) > 1:

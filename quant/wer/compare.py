@@ -94,6 +94,8 @@ def report(
         command=command_line(),
         versions=versions(),
         machine=machine(),
+        inference=bundle.inference,
+        baseline_inference=baseline.inference if baseline is not None else None,
         compute_s={"bundle": bundle.compute_s} | ({"baseline": baseline.compute_s} if baseline is not None else {}),
     )
 

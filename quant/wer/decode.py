@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.runtime import AudioError, DecodeOptions, EdgeError, Recognizer, read_blocks
-from edge.runtime.backend import Backend
+from edge.runtime.backend import Backend, Preparing
 from edge.runtime.state import EncoderState, Step
+from quant.inference import Inference
 
 
 class CacheError(EdgeError, ValueError):
@@ -33,6 +34,7 @@ class SharedEncoder:
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.device, self.threads = backend.name, backend.device, backend.threads
+        self.precision = backend.precision
         self.calls = 0  # that reached the engine
         self._backend = backend
         self._known: list[tuple[EncoderState, NDArray[np.float32], Step]] = []
@@ -40,6 +42,11 @@ class SharedEncoder:
     def forget(self) -> None:
         """Drop what is remembered."""
         self._known.clear()
+
+    def prepare(self, frames: int, left_frames: int) -> None:
+        """As :meth:`edge.runtime.backend.Preparing.prepare`, where the engine has it."""
+        if isinstance(self._backend, Preparing):
+            self._backend.prepare(frames, left_frames)
 
     def step(self, features: NDArray[np.float32], state: EncoderState) -> Step:
         """As :meth:`edge.runtime.backend.Backend.step`."""
@@ -63,14 +70,24 @@ def _same(a: EncoderState, b: EncoderState) -> bool:
     return a is b or (a.offset == b.offset == 0 and a.left_frames == b.left_frames)
 
 
+def share(recognizer: Recognizer) -> Recognizer:
+    """``recognizer`` over a :class:`SharedEncoder`; once per engine, as what a recognizer does at its first stream is
+    then not done for every recording."""
+    return Recognizer(recognizer.bundle, cast(Backend, SharedEncoder(recognizer.backend)))  # load() is not for streams
+
+
 def transcribe(recognizer: Recognizer, audio: Path, options: Sequence[DecodeOptions]) -> list[str]:
     """The text of ``audio`` under each of ``options``: what ``recognizer.transcribe`` gives for each alone.
+
+    Args:
+        recognizer: loaded, or made by :func:`share` of one.
 
     Raises:
         AudioError: a file that cannot be read; the message names it.
     """
-    shared = SharedEncoder(recognizer.backend)
-    together = Recognizer(recognizer.bundle, cast(Backend, shared))  # load() is not for streams
+    together = recognizer if isinstance(recognizer.backend, SharedEncoder) else share(recognizer)
+    shared = cast(SharedEncoder, together.backend)
+    shared.forget()
     streams = [together.stream(o) for o in options]
     texts: list[list[str]] = [[] for _ in streams]
     try:
@@ -82,6 +99,7 @@ def transcribe(recognizer: Recognizer, audio: Path, options: Sequence[DecodeOpti
         raise AudioError(str(error) if str(audio) in str(error) else f"{audio}: {error}") from None
     for stream, text in zip(streams, texts):
         text += [result.text for result in stream.finish()]
+    shared.forget()
     return [" ".join(text) for text in texts]
 
 
@@ -116,6 +134,7 @@ def transcribe_all(recognizer: Recognizer, tasks: Sequence[Task], jobs: int = 1)
         jobs: processes; they are started fresh, so a script that calls this needs ``if __name__ == "__main__":``.
     """
     if min(jobs, len(tasks)) <= 1:
+        recognizer = share(recognizer)
         for task in tasks:
             yield _outcome(recognizer, task)
         return
@@ -124,7 +143,7 @@ def transcribe_all(recognizer: Recognizer, tasks: Sequence[Task], jobs: int = 1)
         min(jobs, len(tasks)),
         mp_context=get_context("spawn"),
         initializer=_load,
-        initargs=(recognizer.bundle.directory, backend.name, backend.device, backend.threads),
+        initargs=(recognizer.bundle.directory, Inference.of(backend), backend.threads),
     )
     try:
         yield from pool.map(_work, tasks)
@@ -135,9 +154,9 @@ def transcribe_all(recognizer: Recognizer, tasks: Sequence[Task], jobs: int = 1)
 _loaded: list[Recognizer] = []  # of a process of the pool
 
 
-def _load(bundle: Path, engine: str, device: str, threads: int) -> None:
+def _load(bundle: Path, inference: Inference, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    _loaded.append(Recognizer.load(bundle, engine, device, threads, verify=False))
+    _loaded.append(share(inference.load(bundle, threads, verify=False)))
 
 
 def _work(task: Task) -> Outcome:
@@ -155,8 +174,8 @@ class Cache:
     """Transcripts kept in a JSONL file, one line per recording and mode, so that an interrupted measurement goes on
     and a repeated one costs nothing.
 
-    A key covers bundle, engine, options and the audio's bytes; not the recognizer's own code: delete the file after
-    changing that. Several processes may append to one file.
+    A key covers bundle, engine with device and precision, options and the audio's bytes; not the recognizer's own
+    code: delete the file after changing that. Several processes may append to one file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from edge.runtime.bundle import sha256
 from edge.runtime.errors import EdgeError
 from edge.runtime.manifest import Manifest
 from quant.bench.machine import BundleId, bundle_id, versions
+from quant.inference import Inference
 from quant.wer.decode import Cache, Task, digest, transcribe_all
 from quant.wer.score import DamagedUtterance, DamagedWord, Difference, Rate, align, rate
 
@@ -93,6 +94,7 @@ class Measurement:
     transcripts: tuple[Transcript, ...]
     skipped: dict[str, str]  # name -> why its audio could not be used
     compute_s: float  # wall clock of the transcribing that was not taken from a cache
+    inference: Inference = field(default_factory=Inference)
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ class WerReport:
     versions: dict[str, str]
     machine: dict[str, Any]
     compute_s: dict[str, float]  # bundle, baseline: transcribing, without what came from a cache
+    inference: Inference = field(default_factory=Inference)
+    baseline_inference: Inference | None = None
     schema_version: int = SCHEMA_VERSION
 
 
@@ -244,13 +248,14 @@ def measure_wer(
     decode = {mode.key: options.decode(mode) for mode in modes}
     for each in decode.values():
         recognizer.stream(each)
+    inference = Inference.of(recognizer.backend)
     bundle, skipped = bundle_id(recognizer.bundle), dict[str, str]()
     seconds = _lengths(corpus, skipped if skip_bad else None)
     usable = [u for u in corpus if u.name in seconds]
     store = Cache(cache) if cache is not None else None
     texts, keys = {u.name: dict[str, str]() for u in usable}, dict[tuple[str, str], str]()
     if store is not None:
-        engine = (recognizer.backend.name, recognizer.backend.device, versions())
+        engine = (asdict(inference), versions())
         for utterance in usable:
             audio = sha256(utterance.audio)
             for mode, each in decode.items():
@@ -279,7 +284,7 @@ def measure_wer(
     transcripts = tuple(Transcript(u.name, seconds[u.name], texts[u.name]) for u in usable if u.name not in skipped)
     if not transcripts:
         raise MeasureError(f"expected at least one recording that can be used, found {len(skipped)} that cannot")
-    return Measurement(bundle, modes, options, transcripts, skipped, time.perf_counter() - began)
+    return Measurement(bundle, modes, options, transcripts, skipped, time.perf_counter() - began, inference)
 
 
 def rates(corpus: Sequence[Utterance], measurement: Measurement) -> dict[str, Rate]:

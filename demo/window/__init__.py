@@ -1,0 +1,1 @@
+"""The demo's window: PySide6 and pyqtgraph. Talks to ``demo.session.Session`` only through its methods and events."""
