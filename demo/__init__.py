@@ -1,1 +1,1 @@
-"""The live demo; a terminal for now. Never imports torch."""
+"""The live demo, in a window or a terminal. Never imports torch."""

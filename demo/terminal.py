@@ -1,146 +1,180 @@
-"""The demo in a terminal: text that firms up while one speaks, level, speed and busy experts."""
+"""The demo in a terminal: text that firms up while one speaks, level, speed and busy experts. Works over SSH, and
+without a terminal as lines."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import signal
+import threading
+import time
 from pathlib import Path
+from types import FrameType
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from demo.sources import Block, Microphone, MicrophoneError, play
-from edge.runtime import DecodeOptions, EdgeError, Recognizer, Result, Stream
+from demo.events import Ended, Event, Failed, Final, Notice, Opened, Ready, Severity
+from demo.session import Session
+from demo.settings import Settings
+from demo.terminal_view import View
+from edge.runtime import EdgeError
 
 SAMPLES = Path("models/reference/samples")
-_BARS = " ▁▂▃▄▅▆▇█"
+_FRAME_S = 1 / 12
+_SOURCES = ("microphone", "file")  # topics of notices about a source
 
 
-def run(
-    files: list[Path],
-    bundle: Path,
-    decode: DecodeOptions,
-    device: str | None,
-    threads: int | None,
-    engine: str = "onnxruntime",
-    engine_device: str = "CPU",
-) -> int:
-    """Run until the audio ends or Ctrl-C; ``device`` is the microphone. Returns the exit code."""
-    recognizer = Recognizer.load(bundle, engine, engine_device, threads)
-    recognizer.stream(decode)  # refuse wrong options before opening a microphone
-    console = Console(highlight=False)
-    plan = recognizer.stream(decode).plan
-    console.print(
-        f"[bold]{recognizer.manifest.name}[/]  {plan.chunk_ms:g} ms chunks, "
-        f"{recognizer.backend.threads} threads, {recognizer.backend.name} on {recognizer.backend.device.upper()}"
-    )
+def run(settings: Settings, files: list[Path], microphone: str | None, record: Path | None = None) -> int:
+    """Run until the audio ends or Ctrl-C.
+
+    Args:
+        settings: bundles, engine and decoding.
+        files: played one after the other, at the pace they were spoken; empty: the microphone.
+        microphone: by name or number; None: the system's, and the bundled samples when there is none; "none": the
+            samples.
+        record: folder for WAV and transcripts of everything heard.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        EdgeError: a bundle or option is refused, a file cannot be played, or ``microphone`` cannot be used.
+    """
+    session = Session(settings)
+    terminal = _Terminal(session)
     try:
-        if not files and device != "none":
-            try:
-                return _listen(console, recognizer, decode, device)
-            except MicrophoneError as error:
-                if device is not None:
-                    raise
-                console.print(f"[yellow]{error}[/]", soft_wrap=True)
-        return _play(console, recognizer, decode, files or sorted(SAMPLES.glob("*.flac")))
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 0
-
-
-def _listen(console: Console, recognizer: Recognizer, decode: DecodeOptions, device: str | None) -> int:
-    microphone = Microphone(device)
-    console.print(f"listening to {microphone.name} at {microphone.rate} Hz; Ctrl-C ends", soft_wrap=True)
-    try:
-        _show(console, recognizer.stream(decode), microphone)
+        with _Interrupt() as interrupt:
+            terminal.interrupt = interrupt
+            session.start()
+            terminal.until(Ready)
+            session.record(record)
+            if not files and microphone != "none":
+                if terminal.listen(microphone):
+                    return 0
+                files = []
+            found = files or sorted(SAMPLES.glob("*.flac"))
+            if not found:
+                raise EdgeError(
+                    f"expected a microphone or audio files, found none in {SAMPLES}; type: u2edge demo recording.wav"
+                )
+            for file in found:
+                if not interrupt.is_set():
+                    terminal.play(file)
+            return 0
     finally:
-        microphone.close()
-    return 0
+        session.close()
+        terminal.rest(session.poll())
 
 
-def _play(console: Console, recognizer: Recognizer, decode: DecodeOptions, files: list[Path]) -> int:
-    if not files:
-        raise EdgeError(
-            f"expected a microphone or audio files, found none in {SAMPLES}; type: u2edge demo recording.wav"
-        )
-    for file in files:
-        console.print(f"playing [bold]{file}[/] at real-time pace", soft_wrap=True)
-        text = file.with_suffix(".txt")
-        if text.is_file():
-            console.print(f"  spoken:     {text.read_text(encoding='utf-8').strip()}", style="dim", soft_wrap=True)
-        _show(console, recognizer.stream(decode), play(file))
-    return 0
+class _Interrupt(threading.Event):
+    """Set by the first Ctrl-C; the second one raises KeyboardInterrupt as always."""
 
-
-def _show(console: Console, stream: Stream, blocks: Iterable[Block]) -> None:
-    """Feed ``blocks`` to ``stream`` and draw; finals scroll up, the current utterance stays at the bottom."""
-    view = _View(console, stream)
-    # Without a terminal there is nothing to overwrite: finals and changed partials are printed as lines.
-    with Live(console=console, refresh_per_second=12, transient=True) if console.is_terminal else _NoLive() as live:
-        for block in blocks:
-            for result in stream.accept(block.samples, block.rate):
-                view.final(result)
-            view.draw(live, block)
-        for result in stream.finish():
-            view.final(result)
-    stats = stream.stats
-    line = f"  {stats.audio_s:.1f} s, RTF {stats.rtf:.3f}, chunk p50 {stats.chunk_percentile(50):.1f} ms"
-    if stats.first_partial_audio_ms is not None:
-        line += f", first text after {stats.first_partial_audio_ms:.0f} ms of audio"
-    console.print(line, style="dim", soft_wrap=True)
-
-
-class _NoLive:
-    """Stands in for rich's Live when output is not a terminal."""
-
-    def __enter__(self) -> _NoLive:
+    def __enter__(self) -> _Interrupt:
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._before = signal.signal(signal.SIGINT, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.stdout.flush()
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set():
+            raise KeyboardInterrupt
+        self.set()
 
 
-class _View:
-    """What is on screen of one stream."""
+class _Terminal:
+    """Asks the session for events and shows them."""
 
-    def __init__(self, console: Console, stream: Stream) -> None:
-        self.console, self.stream = console, stream
-        self._printed = ""
+    def __init__(self, session: Session) -> None:
+        self.console = Console(highlight=False)
+        self.interrupt = threading.Event()
+        self._session, self._view = session, View(self.console)
+        self._opened = False  # the source that was asked for last
+        self._refused = ""  # why it was not
 
-    def final(self, result: Result) -> None:
-        self._printed = ""
-        self.console.print(Text("  recognised: ", style="green").append(result.text, style="bold"), soft_wrap=True)
+    def until(self, kind: type[Event]) -> None:
+        """Wait for an event of this kind; raises EdgeError when the session fails, or Ctrl-C comes first."""
+        while not self.interrupt.is_set():
+            for event in self._session.poll():
+                if isinstance(event, Failed):
+                    raise EdgeError(event.text)
+                self._see(event)
+                if isinstance(event, kind):
+                    return
+            time.sleep(_FRAME_S / 4)
 
-    def draw(self, live: Live | _NoLive, block: Block) -> None:
-        text = self.stream.partial.text
-        if isinstance(live, _NoLive):
-            if text and text != self._printed:
-                self._printed = text
-                self.console.print(f"            … {text}", soft_wrap=True)
-            return
-        samples = np.asarray(block.samples, dtype=np.float32)
-        level = 20 * np.log10(float(np.sqrt(np.mean(samples**2))) + 1e-6) if len(samples) else -120.0
-        filled = int(np.clip((level + 60) / 60 * 20, 0, 20))
-        stats = self.stream.stats
-        meters = Text("  ").append("█" * filled, style="green" if level < -3 else "red").append("·" * (20 - filled))
-        meters.append(
-            f" {level:4.0f} dB   chunk {stats.chunk_percentile(50):.0f} ms   RTF {stats.rtf:.2f}"
-            f"   {block.behind_s:.1f} s behind",
-            style="dim",
-        )
-        lines = [Text("  … ").append(text, style="dim"), meters]
-        counts = self.stream.expert_counts
-        if counts is not None:
-            experts = Text("  experts ", no_wrap=True, overflow="crop")
-            lines.append(experts.append(_expert_bars(counts), style="cyan"))
-        live.update(Group(*lines))
+    def listen(self, microphone: str | None) -> bool:
+        """Until Ctrl-C; False when there is no microphone and none was asked for by name."""
+        self._session.listen(microphone)
+        if self._show() or self.interrupt.is_set():
+            return True
+        if microphone is not None:
+            raise EdgeError(self._refused)
+        self.console.print(self._refused, style="yellow", soft_wrap=True, markup=False)
+        return False
 
+    def play(self, file: Path) -> None:
+        """To its end, or Ctrl-C."""
+        line = Text("playing ").append(str(file), style="bold").append(" at real-time pace")
+        self.console.print(line, soft_wrap=True)
+        text = file.with_suffix(".txt")
+        if text.is_file():
+            spoken = text.read_text(encoding="utf-8", errors="replace").strip()
+            self.console.print(f"  spoken:     {spoken}", style="dim", soft_wrap=True, markup=False)
+        self._session.play(file)
+        if not self._show() and not self.interrupt.is_set():
+            raise EdgeError(self._refused)
 
-def _expert_bars(counts: NDArray[np.int64]) -> str:
-    """One bar per expert and layer: the share of the last chunk's frames it got, up to 1 / 2."""
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    index = np.minimum((shares * 2 * (len(_BARS) - 1)).round().astype(int), len(_BARS) - 1)
-    return " ".join("".join(_BARS[i] for i in row) for row in index)
+    def rest(self, events: list[Event]) -> None:
+        """What the session said while it was closed."""
+        for event in events:
+            if isinstance(event, (Final, Notice)):
+                self._see(event)
+
+    def _show(self) -> bool:
+        """Draw until the source has ended; False when it could not be opened."""
+        stopping = self._opened = False
+        live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+        self._view.begin()
+        if live:
+            live.start()
+        try:
+            while True:
+                if self.interrupt.is_set() and not stopping:
+                    stopping = True
+                    self._session.stop()
+                for event in self._session.poll():
+                    if isinstance(event, Failed):
+                        raise EdgeError(event.text)
+                    self._see(event)
+                    if isinstance(event, Ended):
+                        return self._opened
+                if stopping and not self._opened:
+                    return False
+                if live:
+                    live.update(self._view.draw(), refresh=True)
+                time.sleep(_FRAME_S)
+        finally:
+            if live:
+                live.stop()
+            if self._opened:
+                self._view.summary(stopped=stopping)
+
+    def _see(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self._view.ready(event)
+            case Opened():
+                self._opened = True
+                if event.live:
+                    text = f"listening to {event.name} at {event.rate} Hz; Ctrl-C ends"
+                    self.console.print(text, soft_wrap=True, markup=False)
+            case Notice() if not self._opened and event.severity is Severity.ERROR and event.topic in _SOURCES:
+                self._refused = event.text  # told by whoever asked for the source
+            case Notice():
+                self._view.notice(event)
+            case _:
+                self._view.see(event)

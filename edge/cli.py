@@ -22,6 +22,8 @@ from edge.cli_options import (
     EngineOption,
     FullContext,
     LeftChunks,
+    Precision,
+    PrecisionOption,
     Reencode,
     Rescoring,
     Threads,
@@ -89,6 +91,7 @@ def transcribe(
     ] = True,
     engine: EngineOption = Engine.onnxruntime,
     device: DeviceOption = Device.CPU,
+    precision: PrecisionOption = Precision.f32,
     threads: Threads = None,
 ) -> None:
     """Transcribe audio files, chunk by chunk, with partial results on the way."""
@@ -105,7 +108,8 @@ def transcribe(
         nbest=nbest,
         endpoint=EndpointOptions() if endpoint else None,
     )
-    raise typer.Exit(run(audio, bundle, decode, TranscribeOptions(json, partials, threads, engine, device)))
+    options = TranscribeOptions(json, partials, threads, engine.value, device.value, precision.value)
+    raise typer.Exit(run(audio, bundle, decode, options))
 
 
 @app.command(epilog="Example: u2edge demo --chunk-ms 320")
@@ -124,14 +128,21 @@ def demo(
     engine: EngineOption = Engine.onnxruntime,
     engine_device: DeviceOption = Device.CPU,
     threads: Threads = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="A second bundle that hears the same audio.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Record what is heard: WAV, and the text as TXT, SRT and JSON.")
+    ] = None,
+    tui: Annotated[bool, typer.Option("--tui", help="Stay in the terminal, even where a window can be shown.")] = False,
 ) -> None:
-    """Recognise speech live: from the microphone, else from bundled samples at real-time pace."""
-    from edge.runtime import DecodeOptions
-
-    decode = DecodeOptions(chunk_ms=chunk_ms, left_chunks=left_chunks, rescoring=rescoring, reencode=reencode)
+    """Recognise speech live, in a window or the terminal: from the microphone, else from bundled samples."""
     # By name: edge imports none of the other folders.
-    terminal = importlib.import_module("demo.terminal")
-    raise typer.Exit(terminal.run(audio or [], bundle, decode, device, threads, engine, engine_device))
+    settings = importlib.import_module("demo.settings").Settings(
+        bundle, compare, engine.value, engine_device.value, threads, chunk_ms, left_chunks, rescoring, reencode
+    )
+    launch = importlib.import_module("demo.launch")
+    raise typer.Exit(launch.run(settings, audio or [], device, record, tui))
 
 
 for _module in ("edge.cli_tools", "calibration.cli", "quant.cli", "quant.cli_measure", "quant.cli_report"):
