@@ -35,7 +35,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits synthetic train scaling soak clean
+.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits pictures synthetic train scaling soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -111,6 +111,14 @@ digits: $(VENV)/.dev
 # Resident memory over three hours of audio.
 soak: $(VENV)/.demo
 	$(BIN)/python -m recipes.soak --bundle $(BUNDLE) $(ARGS)
+
+# The pictures of the demo in docs/.
+PICTURE = QT_QPA_PLATFORM=offscreen $(BIN)/python -m demo.window.screenshot
+SPOKEN := $(foreach n,human-1 synthetic-flite human-2 human-3,models/reference/samples/$(n).flac)
+pictures: $(VENV)/.window
+	$(PICTURE) docs/demo-dark.png --theme dark $(SPOKEN)
+	$(PICTURE) docs/demo-light.png --theme light $(SPOKEN)
+	$(PICTURE) docs/demo-compare.png --theme dark --compare $(SPOKEN)
 
 synthetic: $(VENV)/.dev
 	$(BIN)/python -m recipes.reference.synthesize build/synthetic --digits 6000 --sentences 4000
