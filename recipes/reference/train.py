@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import numpy as np
-import soundfile
 import torch
 import yaml
 from torch import Tensor, nn
@@ -27,7 +25,6 @@ from torch import Tensor, nn
 from edge.model.config import ModelConfig
 from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
-from edge.runtime.manifest import FeatureOptions
 from recipes.reference.augment import AugmentOptions
 from recipes.reference.batches import (
     DIGITS,
@@ -41,8 +38,9 @@ from recipes.reference.batches import (
     prefetch,
     prefetch_in_processes,
 )
-from recipes.reference.devset import digit_strings
-from recipes.reference.store import Clip, build, fbank, read_manifest
+from recipes.reference.dev_wer import dev_features, word_error_rates
+from recipes.reference.distil import Distillation
+from recipes.reference.store import Clip, build
 
 MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS}
 HERE = Path(__file__).parent
@@ -61,6 +59,7 @@ class TrainOptions:
     weight_decay: float = 1e-2
     clip: float = 5.0
     streaming: float = 0.0  # share of batches trained in chunks of 640 ms, where the bar is, instead of a drawn size
+    distil: float = 0.0  # weight of the distance to the first weights in full context (distil.py); needs --init
     average: float = 0.999  # decay of the weight average that is evaluated and shipped
     evaluate_every: int = 400
     save_every: int = 100
@@ -110,6 +109,7 @@ class Trainer:
         use_bfloat16_subsampling(self.model)
         self.step = 0
         self.audio_seconds = 0.0
+        self.distillation: Distillation | None = None
 
     def set_cmvn(self, mean: np.ndarray, istd: np.ndarray) -> None:
         for model in (self.model, self.average):
@@ -146,6 +146,13 @@ class Trainer:
         self.model.load_state_dict(state)
         self.average.load_state_dict(state)
 
+    def distil_from(self, path: Path) -> None:
+        """Learn from the averaged weights of another run's resume.pt in full context, too."""
+        teacher = U2pp(self.config).to(self.device)
+        teacher.load_state_dict(torch.load(path, map_location=self.device, weights_only=True)["average"])
+        use_bfloat16_subsampling(teacher)
+        self.distillation = Distillation(self.model, teacher)
+
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One update; returns the losses per sentence."""
         for group in self.optimizer.param_groups:
@@ -160,8 +167,11 @@ class Trainer:
             ctc_weight=weight,
             chunk=16 if float(torch.rand(())) < self.options.streaming else None,
         )
+        total = losses.total
+        if self.distillation is not None:
+            total = total + self.options.distil * self.distillation.loss(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -173,33 +183,6 @@ class Trainer:
         self.audio_seconds += float(batch.feat_lengths.sum()) / 100
         attention = float(losses.attention.detach()) if losses.attention is not None else float("nan")
         return {"ctc": float(losses.ctc.detach()), "att": attention, "norm": float(norm)}
-
-
-def greedy(model: U2pp, batch: list[np.ndarray], chunk: int, device: torch.device) -> list[str]:
-    """CTC greedy texts of feature matrices under a chunk mask."""
-    lengths = torch.tensor([len(x) for x in batch])
-    feats = torch.zeros(len(batch), int(lengths.max()), batch[0].shape[1])
-    for i, x in enumerate(batch):
-        feats[i, : len(x)] = torch.from_numpy(x)
-    with torch.inference_mode():
-        memory, valid = model.encoder(feats.to(device), lengths.to(device), chunk)
-        best = model.ctc(memory).argmax(-1).masked_fill(~valid.squeeze(1), 0).cpu()
-    texts = []
-    for row in best:
-        ids = torch.unique_consecutive(row).tolist()
-        texts.append(" ".join("".join(UNITS[i] for i in ids if i > 2).replace("▁", " ").split()))
-    return texts
-
-
-def evaluate(trainer: Trainer, dev: dict[str, list[tuple[np.ndarray, str]]]) -> dict[str, float]:
-    """Greedy WER in percent of each dev set, in chunks of 640 ms (averaged weights)."""
-    result = {}
-    for name, items in dev.items():
-        texts: list[str] = []
-        for start in range(0, len(items), 16):
-            texts += greedy(trainer.average, [x for x, _ in items[start : start + 16]], 16, trainer.device)
-        result[name] = 100 * jiwer.wer([t for _, t in items], texts)
-    return result
 
 
 def write_experiment(trainer: Trainer, cmvn: dict[str, Any], configuration: dict[str, Any], half: bool = True) -> None:
@@ -230,6 +213,7 @@ def main() -> None:
     parser.add_argument(
         "--dither", type=float, default=AugmentOptions.dither, help="share with one 16-bit step of noise"
     )
+    parser.add_argument("--distil", type=float, default=0.0, help="weight of distil.py; the teacher is --init")
     parser.add_argument("--average", type=float, default=TrainOptions.average, help="decay of the average of weights")
     parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
     parser.add_argument(
@@ -257,6 +241,7 @@ def main() -> None:
         decoder_step=args.decoder_step,
         peak=args.peak,
         streaming=args.streaming,
+        distil=args.distil,
         average=args.average,
         seed=args.seed,
     )
@@ -269,21 +254,16 @@ def main() -> None:
     store = build([c for c in corpora if (c / "manifest.jsonl").exists()], features / "speech", "train")
     noise = build([args.speech / "noise"], features / "noise", "train")
     print(f"{store.seconds() / 3600:.1f} h of speech, {noise.seconds() / 60:.0f} min of noise", flush=True)
-    dev: dict[str, list[tuple[np.ndarray, str]]] = {"theo": [], "so762": [], "sentences": []}
-    heard = FeatureOptions(dither=1.0)  # as the shipped bundle listens
-    for u in digit_strings(args.speech / "digits-human"):
-        name = "theo" if u.speaker.startswith("fsdd") else "so762"
-        dev[name].append((fbank(u.samples, heard), u.text))
-    sentences = args.speech / "sentences-human"
-    rows = [r for r in read_manifest(sentences) if r["split"] == "dev" and r["audio"].startswith("so762")]
-    for row in rows[::3]:  # a third of them follows the course well enough
-        samples, _ = soundfile.read(sentences / row["audio"], dtype="float32")
-        dev["sentences"].append((fbank(samples, heard), row["text"]))
+    dev = dev_features(args.speech)
 
     resumed = trainer.resume()
     if not resumed and args.init:
         trainer.start_from(args.init)
         shutil.copyfile(args.init.parent / "global_cmvn", args.out / "global_cmvn")
+    if args.distil:
+        if args.init is None:
+            parser.error("--distil: expected --init RESUME.PT, the teacher's weights; found none")
+        trainer.distil_from(args.init)
     cut = args.out / "digits.json"  # written by align.py once the model is good enough
     augmentation = AugmentOptions(dither=args.dither)
     digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
@@ -323,7 +303,7 @@ def main() -> None:
             if trainer.step % options.save_every == 0:
                 trainer.save()
             if trainer.step % options.evaluate_every == 0 or trainer.step == options.steps:
-                scores = evaluate(trainer, dev)
+                scores = word_error_rates(trainer.average, dev, trainer.device)
                 print("WER " + "  ".join(f"{k} {v:.1f} %" for k, v in scores.items()), flush=True)
                 log.write(json.dumps({"step": trainer.step, "hours": trainer.audio_seconds / 3600, **scores}) + "\n")
                 log.flush()

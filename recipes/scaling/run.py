@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -55,6 +56,8 @@ def train(name: str, seed: int, args: argparse.Namespace) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if (out / "trained").exists():
         return out
+    if args.cut is not None:
+        shutil.copy(args.cut, out / "digits.json")  # where train.py looks for it
     config = out / "configuration.yaml"
     config.write_text(yaml.safe_dump(configuration(yaml.safe_load(BASE.read_text()), name), sort_keys=False))
     options = ["--steps", args.steps, "--seed", seed, "--mix", args.mix, "--config", config, "--threads", args.threads]
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=Path, nargs="*", default=[], help="folders made by synthesize.py")
     parser.add_argument("--features", type=Path, default=None, help="feature cache (default: OUT/features)")
     parser.add_argument("--dev", type=Path, default=Path("build/dev-digits"), help="made by `make digits`")
+    parser.add_argument("--cut", type=Path, default=None, help="digits.json of recipes.reference.align: more speakers")
     parser.add_argument("--models", nargs="*", choices=NAMES, default=list(NAMES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[1])
     parser.add_argument("--steps", type=int, default=2000)
@@ -128,7 +132,7 @@ def write(out: Path, measured: list[Measured], options: dict[str, Any]) -> None:
     """The numbers, and the plot of them."""
     from recipes.scaling.plot import plot
 
-    said = {k: v for k, v in options.items() if k not in ("out", "speech", "synthetic", "features", "dev")}
+    said = {k: v for k, v in options.items() if k not in ("out", "speech", "synthetic", "features", "dev", "cut")}
     temporary = out / "scaling.tmp"
     temporary.write_text(json.dumps({"options": said, "measured": [asdict(m) for m in measured]}, indent=1))
     temporary.rename(out / "scaling.json")
