@@ -1,6 +1,6 @@
 """Log-probabilities of two engines on whole recordings, caches carried on by each engine itself.
 
-    PYTHONPATH=.:tests python -m engine_logprobs models/reference-bundle build/dev-digits ../shared/speech/sentences-human
+    PYTHONPATH=.:tests python -m engine_logprobs models/reference-bundle build/dev-digits
 
 Not a test: it takes minutes. tests/test_engine_parity.py does the same on the samples.
 """
