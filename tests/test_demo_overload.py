@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from demo_helpers import PATIENCE_S, quiet, recognizer, sample, settings, speech
+from demo_helpers import PATIENCE_S, quiet, recognizer, sample, settings, speech, transcribed
 
 from demo.events import Event, Final, Notice, Partial, Severity
 from demo.session.lanes import LaneDecoder
@@ -15,6 +15,7 @@ from demo.session.loader import Loader, _prepared
 from demo.session.overload import Overload, OverloadOptions, describe, ladder
 from demo.session.relief import Relief
 from demo.session.tape import MB_PER_HOUR, RATE, Tape
+from edge.runtime import DecodeOptions
 
 
 def simulate(
@@ -134,7 +135,7 @@ class _Bench:
 
     def step(self) -> None:
         self.events += self.lane.step()
-        self.events += self.relief.settle(self.lane)
+        self.relief.settle(self.lane)
 
     def partials(self) -> int:
         return sum(isinstance(event, Partial) and bool(event.result.text) for event in self.events)
@@ -143,22 +144,26 @@ class _Bench:
         return [event.result.text for event in self.events if isinstance(event, Final)]
 
 
-def test_lanes_get_larger_chunks_at_a_rest_and_no_word_is_lost() -> None:
+def test_lanes_get_larger_chunks_in_the_middle_of_a_word_and_the_text_is_exact() -> None:
     bench = _Bench(np.concatenate([speech(0), quiet(3.0), speech(1, 2)]), 160.0)
     assert [options.chunk_ms for options in bench.lane.prepared.fallbacks] == [320, 640, 1280]
     assert [options.left_chunks for options in bench.lane.prepared.fallbacks] == [8, 4, 2]
-    while bench.lane.position < RATE:  # in the middle of a word
-        bench.step()
     now = 100.0
-    for level, chunk_ms in ((1, 320.0), (2, 640.0), (3, 1280.0), (4, 1280.0)):
+    # Seconds within "three" of the first recording, and "one", "six" and "four" of the second, which begins at 7.7 s.
+    for level, chunk_ms, second in ((1, 320.0, 1.6), (2, 640.0, 8.1), (3, 1280.0, 9.3), (4, 1280.0, 10.5)):
+        while bench.lane.position < second * RATE:
+            bench.step()
         while bench.relief._overload.level < level:
             bench.look(now)
             now += 1.0
-        assert bench.lane.level == level - 1, "only at a rest"
-        while bench.lane.level < level:
-            assert not bench.lane.idle
-            bench.step()
+        assert bench.lane.level == level - 1, "not before it is the lane's turn"
+        assert not bench.lane.idle
+        position, begin, told = bench.lane.position, bench.lane.utterance, len(bench.events)
+        bench.relief.settle(bench.lane)
+        assert bench.lane.level == level, "at once"
         assert bench.lane.chunk_ms == chunk_ms
+        assert (bench.lane.position, bench.lane.utterance) == (position, begin), "no cut, and nothing is heard again"
+        assert begin < position and len(bench.events) == told
     first, *_, last = [event for event in bench.events if isinstance(event, Notice) and event.text]
     assert first.topic == "overload" and first.severity is Severity.WARNING
     assert "320 ms instead of 160 ms" in first.text and "only when an utterance ends" in last.text
@@ -169,11 +174,39 @@ def test_lanes_get_larger_chunks_at_a_rest_and_no_word_is_lost() -> None:
     assert bench.partials() == shown, "the last level shows finished utterances only"
     alone = [" ".join(r.text for r in recognizer().transcribe(sample(i), RATE)) for i in (0, 1, 2)]
     bench.loader.close(5.0)
-    heard, spoken = " ".join(bench.texts()).split(), " ".join(alone).split()
-    left = iter(heard)
-    assert all(word in left for word in spoken), "no word is lost, and they are in order"
-    if heard != spoken:  # the expectation stays the exact text: shown as a known failure, not as a pass
-        pytest.xfail(f"a cut on the onset of a word leaves a fragment: {' '.join(heard)}")
+    assert " ".join(bench.texts()).split() == " ".join(alone).split()
+
+
+@pytest.mark.parametrize("levels", [(3, 0), (0, 3, 1, 2, 0, 3)])
+def test_a_free_machine_gets_its_chunks_back_in_the_middle_of_a_word(levels: tuple[int, ...]) -> None:
+    """Audio comes as it is spoken: what waits for a large chunk makes up several small ones."""
+    audio = speech(1, 2)
+    bench = _Bench(audio[:0], 160.0)
+    lane, most = bench.lane, 0
+    for block, at in enumerate(range(0, len(audio), 800)):
+        bench.tape.append(audio[at : at + 800], min(at + 800, len(audio)), 0.0)
+        if block % 12 == 11:  # every 600 ms; 1280 ms chunks are seldom complete then
+            before = lane.utterance
+            lane.change(levels[block // 12 % len(levels)])
+            assert lane.utterance == before
+        while not lane.idle:
+            chunks = lane._stream.stats.chunks
+            bench.events += lane.step()
+            most = max(most, lane._stream.stats.chunks - chunks)
+    bench.tape.cut()
+    while not lane.idle:
+        bench.events += lane.step()
+    bench.loader.close(5.0)
+    assert most > 2
+    finals = [event.result for event in bench.events if isinstance(event, Final)]
+    assert [result.text for result in finals] == [r.text for r in transcribed(audio, lane.prepared.options)]
+    for result in finals:  # when: as said of its own stretch of audio. A clock that is wrong is wrong by a chunk; with
+        # other noise (features.dither) a word may begin two frames earlier or later.
+        begin, end = (16 * round(ms) for ms in (result.start_ms, result.end_ms))
+        (again,) = transcribed(audio[begin:end], DecodeOptions())
+        assert [w.start_ms for w in result.words] == pytest.approx(
+            [w.start_ms + result.start_ms for w in again.words], abs=80.0
+        )
 
 
 def test_new_settings_begin_anew() -> None:

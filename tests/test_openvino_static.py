@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from openvino_helpers import SAMPLES, backend, bundle_dir, fbank, need_openvino, steps, windows
 
-from edge.runtime import BackendError, Bundle, DecodeOptions, Recognizer
+from edge.runtime import BackendError, Bundle, DecodeOptions, Recognizer, load_audio
 from edge.runtime.backend import initial_state
 from edge.runtime.openvino_core import Compilation, compile_model, core
 from edge.runtime.openvino_gpu import StaticBackend
@@ -101,6 +101,32 @@ def test_one_active_expert_and_absolute_positions(make_experiment: Any, tmp_path
         np.testing.assert_allclose(b.log_probs, a.log_probs, atol=1e-4)
         np.testing.assert_allclose(b.state.att_cache, a.state.att_cache, atol=1e-4)
         state = a.state
+
+
+@pytest.mark.parametrize("left", [4, -1])
+def test_a_stream_that_changes_its_chunks_gets_another_graph(left: int) -> None:
+    """In the middle of an utterance, with the caches of the graph before; each size is compiled once."""
+    watched = Watched()
+    plain = Recognizer(Bundle.open(bundle_dir("fp32")), backend("fp32", "openvino"))
+    fixed = Recognizer(plain.bundle, static("fp32", watched))
+    audio = np.concatenate([load_audio(path)[0] for path in SAMPLES[:2]])
+    found = []
+    for recognizer in (plain, fixed):
+        options = DecodeOptions(chunk=16, left_chunks=left, endpoint=None, reencode=False)
+        stream = recognizer.stream(options)
+        for turn, at in enumerate(range(0, len(audio), 16000)):
+            chunk = (16, 32, 8)[turn % 3]
+            kept = -1 if left < 0 else left * 16 // chunk
+            stream.rechunk(dataclasses.replace(options, chunk=chunk, left_chunks=kept))
+            assert stream.accept(audio[at : at + 16000], 16000) == []
+        found.append((stream._state.att_cache, stream._state.cnn_cache, stream.finish()))
+    (plain_att, plain_cnn, plain_text), (fixed_att, fixed_cnn, fixed_text) = found
+    np.testing.assert_allclose(fixed_att, plain_att, atol=1e-3)
+    np.testing.assert_allclose(fixed_cnn, plain_cnn, atol=1e-3)
+    assert [r.text for r in fixed_text] == [r.text for r in plain_text] != []
+    window = 64 if left > 0 else 512
+    shapes = [(inputs["chunk"][1], inputs["att_cache"][2]) for inputs in watched.compiled]
+    assert shapes == [(67, window), (131, window), (35, window)]
 
 
 def test_no_shape_is_left_open() -> None:

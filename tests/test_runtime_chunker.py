@@ -100,3 +100,38 @@ def test_windows_do_not_change_later() -> None:
     while chunker.next() is not None:
         pass
     assert np.array_equal(first, before)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("rate", [4, 6, 8])
+def test_every_feature_frame_is_consumed_once_whatever_the_schedule(rate: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    options, context = stream(rate), CONV2D[rate]
+    total = int(rng.integers(200, 1500))
+    frames = numbered(total)
+    chunk = int(rng.integers(1, 33))
+    chunker, at, computed = FrameChunker(options, chunk, 1), 0, 0  # computed: encoder frames
+
+    def read(window: Frames, count: int) -> int:
+        """``count`` encoder frames from frame ``computed`` on, if ``window`` is where their convolutions read."""
+        size = (count - 1) * rate + context + 1
+        assert np.array_equal(window[:size], frames[computed * rate : computed * rate + size])
+        return count
+
+    while at < total:
+        if rng.random() < 0.3:  # in the middle of a chunk, several times in a row, to larger and to smaller ones
+            chunk = int(rng.integers(1, 33))
+            before = chunker.position, chunker.covered, chunker.buffered
+            chunker.rechunk(chunk)
+            assert (chunker.position, chunker.covered, chunker.buffered) == before
+        size = int(rng.integers(0, 90))
+        chunker.push(frames[at : at + size])
+        at += size
+        while (window := chunker.next()) is not None:
+            assert len(window) == (chunk - 1) * rate + context + 1
+            computed += read(window, chunk)
+            assert chunker.position == computed * rate
+    if (window := chunker.final()) is not None:
+        computed += read(window, options.encoder_frames(len(window)))
+    assert computed == options.encoder_frames(total), "the encoder frames of one pass, no more and no fewer"
+    assert chunker.position == total and chunker.buffered == 0

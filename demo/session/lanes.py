@@ -13,8 +13,6 @@ from demo.session.meters import Speed
 from demo.session.tape import PER_MS, RATE, Tape
 from edge.runtime import DecodeOptions, Result
 
-REST_MS = 400.0  # without a word: nobody is in the middle of one
-_BEFORE_MS = 200.0  # of that, heard again when a stream begins there
 _LEAST = RATE // 100  # samples; for models of another rate, whose resampler holds some back
 
 
@@ -22,7 +20,8 @@ class LaneDecoder:
     """Reads the tape from ``position`` on and says what it hears. Events carry times since the source was opened.
 
     At most one chunk is decoded per step, so that expert counts belong to one chunk and the age of a text is that of
-    the last sample it covers.
+    the last sample it covers. Only the step after a change to smaller chunks may decode several: those that the audio
+    of the unfinished larger one makes up.
     """
 
     def __init__(self, prepared: Prepared, tape: Tape, at: int = 0, cut: int = 0) -> None:
@@ -41,8 +40,16 @@ class LaneDecoder:
         self._experts = ExpertWindow(len(moe.layers), moe.experts) if moe.layers else None
         self._begin(at)
 
-    def restarted(self, prepared: Prepared) -> LaneDecoder:
-        """The same place in the same utterance with other options: it is heard again from its first sample."""
+    def going_on(self, prepared: Prepared) -> LaneDecoder:
+        """The lane that goes on here, with another recognizer or other options.
+
+        This one, in the middle of the utterance, when only chunks and left context differ; else a new one that hears
+        the utterance again from its first sample.
+        """
+        if self.prepared.recognizer is prepared.recognizer and _but_chunks(self._options, prepared.options):
+            self.prepared = prepared
+            self.change(0)
+            return self
         lane = LaneDecoder(prepared, self.tape, self.utterance, self.cut)
         lane._quiet_until, lane._segment = max(self.position, self._quiet_until), self._segment
         return lane
@@ -97,36 +104,16 @@ class LaneDecoder:
             events.append(self._partial())
         return events + self.expert_load() if chunks else events
 
-    @property
-    def at_rest(self) -> bool:
-        """Between chunks, and no word was heard for REST_MS or in this utterance: the place to change chunks."""
-        partial = self._stream.partial
-        if self.position > self._covered():
-            return False
-        return not partial.words or partial.end_ms - partial.words[-1].end_ms >= REST_MS
-
-    @property
-    def speaking(self) -> bool:
-        """The current utterance has text."""
-        return bool(self._stream.partial.words)
-
-    def change(self, level: int) -> list[Event]:
-        """Go on with the options of an overload level, best ``at_rest``: nothing is decoded twice but a pause."""
+    def change(self, level: int) -> None:
+        """Go on with the options of an overload level from the next chunk on; the utterance goes on as well."""
         fallbacks = self.prepared.fallbacks
         if level and fallbacks:
             options = fallbacks[min(level, len(fallbacks)) - 1]
         else:
             options = self.prepared.options
         self.level, self.partials = level, level <= len(fallbacks)
-        if options == self._options:
-            return []
-        reached = self._at(self._stream.partial.end_ms - _BEFORE_MS)
-        restart = min(self.position, max(self.utterance, reached))
-        events = self._close()
+        self._stream.rechunk(options)
         self._options = options
-        self._quiet_until = self.position
-        self._begin(restart)
-        return events
 
     def meters(self, cpu_percent: float, memory_mb: float, dropped: int) -> Meters:
         speed = self.speed
@@ -195,3 +182,8 @@ class LaneDecoder:
 
     def _age(self, position: int) -> float:
         return 1000.0 * max(0.0, time.monotonic() - self.tape.captured(position))
+
+
+def _but_chunks(one: DecodeOptions, other: DecodeOptions) -> bool:
+    """Alike but for what ``Stream.rechunk`` can change."""
+    return dataclasses.replace(one, chunk_ms=other.chunk_ms, left_chunks=other.left_chunks) == other

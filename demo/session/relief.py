@@ -14,7 +14,7 @@ _TELL_S = 2.0  # between notices that say the same with other numbers
 
 
 class Relief:
-    """Watches how far lanes are behind and gives them larger chunks at the next rest, when those are warm."""
+    """Watches how far lanes are behind and gives them larger chunks as soon as those are warm: words go on."""
 
     def __init__(
         self, put: Callable[[Event], None], loader: Loader, post: Callable[[Callable[[], None]], None]
@@ -50,14 +50,11 @@ class Relief:
             self._told = now
             self._tell(self._text(lanes, level, behind, held_mb))
 
-    def settle(self, lane: LaneDecoder) -> list[Event]:
-        """Give ``lane`` the level that was decided, if this is a good moment."""
+    def settle(self, lane: LaneDecoder) -> None:
+        """Give ``lane`` the level that was decided, as soon as its chunks are warm."""
         level = self._overload.level
-        if lane.level == level or self._warm != level or not lane.at_rest:
-            return []
-        if level < lane.level and lane.speaking:  # no hurry
-            return []
-        return lane.change(level)
+        if lane.level != level and self._warm == level:
+            lane.change(level)
 
     def _warmed(self, turn: int, level: int) -> None:
         if turn == self._turn and level == self._overload.level:

@@ -74,8 +74,9 @@ class Session:
     def apply(self, settings: Settings) -> None:
         """Change bundles, engine or decoding, also in the middle of a word.
 
-        The recognizers go on until the new ones are loaded. Then the current utterance is heard again from its
-        beginning, so no word is lost. Settings that are refused give a ``Notice`` and change nothing.
+        The recognizers go on until the new ones are loaded. Where only chunk length and left context change, they
+        then go on in the middle of the utterance; else the current utterance is heard again from its beginning. No
+        word is lost either way. Settings that are refused give a ``Notice`` and change nothing.
         """
         self._worker.post(lambda: self._worker.load(settings))
 

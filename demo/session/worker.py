@@ -128,7 +128,7 @@ class Worker:
         busy = [lane for lane in self._lanes if not lane.idle]
         for lane in busy:
             self._tell(lane, lane.step())
-            self._tell(lane, self._relief.settle(lane))
+            self._relief.settle(lane)
         if busy:
             cut = min(lane.cut for lane in self._lanes)
             busy[0].tape.forget(min(lane.utterance for lane in self._lanes), cut)
@@ -204,7 +204,7 @@ class Worker:
         self._mailbox.put(Ready(tuple(self._titles)))
 
     def _lane(self, prepared: Prepared) -> LaneDecoder:
-        """The lane that goes on with what was prepared: the old one, if nothing changes for it."""
+        """The lane that goes on with what was prepared."""
         index = prepared.lane.index
         old = next((lane for lane in self._lanes if lane.index == index), None)
         if old is None:
@@ -214,10 +214,7 @@ class Worker:
                 return LaneDecoder(prepared, first.tape, first.utterance, first.cut)
             tape = self._intake.tape if self._intake else Tape()
             return LaneDecoder(prepared, tape, tape.end, tape.cuts)
-        if old.prepared.recognizer is prepared.recognizer and old.options == prepared.options:
-            old.prepared = prepared
-            return old
-        return old.restarted(prepared)
+        return old.going_on(prepared)
 
     def _fail(self, error: BaseException) -> None:
         """Stop everything; what was recorded and said is kept."""

@@ -23,13 +23,19 @@ class FrameChunker:
     """
 
     def __init__(self, stream: StreamOptions, chunk: int, mel: int) -> None:
-        self.window = (chunk - 1) * stream.subsampling + stream.right_context + 1  # feature frames
-        self.stride = chunk * stream.subsampling  # feature frames
+        self._rate = stream.subsampling
         self._least = stream.right_context + 1  # feature frames of the shortest window
+        self.rechunk(chunk)
         self._pending: list[Frames] = []
         self._buffer: Frames = np.zeros((0, mel), np.float32)
         self._buffered = 0
         self._position = self._covered = 0
+
+    def rechunk(self, chunk: int) -> None:
+        """Cut windows of ``chunk`` encoder frames from here on. The next one starts where it would have started, so
+        every encoder frame is computed once, whatever the sequence of chunks."""
+        self.window = (chunk - 1) * self._rate + self._least  # feature frames
+        self.stride = chunk * self._rate  # feature frames
 
     @property
     def position(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -138,6 +139,24 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
         reverse_weight=reverse,
         endpoint=None if options.full_context else options.endpoint,
     )
+
+
+def replan(current: Plan, options: DecodeOptions, manifest: Manifest) -> Plan:
+    """Resolve ``options`` for a stream that has begun: only its chunks and left context may change.
+
+    Raises:
+        OptionsError: as :func:`plan`, or something else differs from ``current``.
+    """
+    changed = plan(options, manifest)
+    kept = dataclasses.replace(changed, chunk=current.chunk, left_frames=current.left_frames)
+    for entry in dataclasses.fields(Plan):
+        before, after = getattr(current, entry.name), getattr(kept, entry.name)
+        if before != after:
+            raise OptionsError(
+                f"{entry.name}: expected {before!r} as before in this stream, where only chunk, chunk_ms and "
+                f"left_chunks can change, found {after!r}; start a new stream: recognizer.stream(options)"
+            )
+    return changed
 
 
 def _reencode(options: DecodeOptions, manifest: Manifest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,14 @@ class EncoderState:
     def cached(self) -> int:
         """Encoder frames of left context that the next chunk sees."""
         return int(self.att_cache.shape[2])
+
+    def keeping(self, left_frames: int) -> EncoderState:
+        """The same state with another left context. What is too old for a shorter one goes; what went is not there
+        for a longer one, which fills as the utterance goes on."""
+        state = dataclasses.replace(self, left_frames=left_frames)
+        keep = state.keep_from(self.cached)
+        # A view would keep the whole cache alive.
+        return dataclasses.replace(state, att_cache=self.att_cache[:, :, keep:].copy()) if keep else state
 
     def keep_from(self, keys: int) -> int:
         """Of ``keys`` frames in an untrimmed cache, the first one to keep (WeNet's ``required_cache_size``)."""

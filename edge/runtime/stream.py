@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.runtime.audio import Resampler, Samples, check_sample_rate, to_mono_float
-from edge.runtime.backend import Backend, initial_state
+from edge.runtime.backend import Backend, Preparing, initial_state
 from edge.runtime.bundle import Bundle
 from edge.runtime.chunker import FrameChunker, Frames
 from edge.runtime.endpoint import Endpointer
 from edge.runtime.errors import StreamError
 from edge.runtime.features import StreamingFbank
-from edge.runtime.options import Plan
+from edge.runtime.options import DecodeOptions, Plan, replan
 from edge.runtime.rescoring import attention_rescoring
 from edge.runtime.result import Hypothesis, Result, Token
 from edge.runtime.search import CtcHypothesis, CtcPrefixBeamSearch
+from edge.runtime.state import EncoderState
 from edge.runtime.stats import StreamStats
 from edge.runtime.timestamps import token_spans
 
@@ -48,6 +49,7 @@ class Stream:
         self._started = 0.0
         self._segment = 0
         self._shown: Result | None = None  # partial, until the next chunk
+        self._state: EncoderState
         self._reset()
 
     def accept(self, samples: Any, sample_rate: int) -> list[Result]:
@@ -89,6 +91,32 @@ class Stream:
             results += self._advance(resampled)
         return results
 
+    def rechunk(self, options: DecodeOptions) -> None:
+        """Go on with chunks of another length or another left context, also in the middle of a word.
+
+        Caches, hypotheses, endpoint and times go on as they are; only the windows of the next chunks are cut
+        otherwise. Nothing is decoded here: chunks that earlier audio completes already come with the next samples.
+        A longer left context fills as the utterance goes on. An engine that prepares itself for a chunk size does so
+        here, unless ``Recognizer.stream`` was asked for it before.
+
+        Args:
+            options: as the stream was made with, except ``chunk``, ``chunk_ms`` and ``left_chunks``.
+
+        Raises:
+            OptionsError: other options differ too, or the bundle does not support these; the stream is as it was.
+            StreamError: after ``finish()``.
+        """
+        if self._finished:
+            raise StreamError("expected no other chunks after finish(); start a new stream: recognizer.stream(options)")
+        changed = replan(self.plan, options, self._manifest)
+        if changed == self.plan:
+            return
+        if isinstance(self._backend, Preparing):
+            self._backend.prepare(changed.chunk, changed.left_frames)
+        self.plan = changed
+        self._chunker.rechunk(changed.chunk)
+        self._state = self._state.keeping(changed.left_frames)
+
     def finish(self) -> list[Result]:
         """End the stream: decode what is left and close the last utterance.
 
@@ -126,7 +154,7 @@ class Stream:
         """Start a new utterance where the last one ended (WeNet's ``ResetContinuousDecoding``)."""
         self._state = initial_state(self._manifest.caches, self.plan.left_frames)
         self._encoder_out: list[NDArray[np.float32]] = []
-        self._windows: list[Frames] = []
+        self._windows: list[tuple[Frames, int]] = []  # and how many of its frames are before the next one
         self._start = self._chunker.position * self._manifest.features.frame_shift_ms  # ms
         self._search.reset()
         if self._endpointer:
@@ -154,7 +182,7 @@ class Stream:
         self._search.advance(step.log_probs)
         searched = time.perf_counter()
         if self.plan.reencode:
-            self._windows.append(window)
+            self._windows.append((window, self._chunker.stride))
         elif self.plan.rescoring:
             self._encoder_out.append(step.encoder_out)
         self._account(began, encoded, searched)
@@ -198,8 +226,8 @@ class Stream:
         The first pass stays in charge of what was said at all: when the second one hears nothing, the first's
         hypotheses are rescored.
         """
-        *windows, last = self._windows
-        features = np.concatenate([*(window[: self._chunker.stride] for window in windows), last])
+        *windows, (last, _) = self._windows
+        features = np.concatenate([*(window[:stride] for window, stride in windows), last])
         step = self._backend.step(features, initial_state(self._manifest.caches, -1))
         search = CtcPrefixBeamSearch(self.plan.beam, self._manifest.tokens.blank)
         search.advance(step.log_probs)
