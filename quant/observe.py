@@ -17,7 +17,7 @@ from calibration.profile import DEFAULT_RULE, CoverageRule, Profile, ProfileErro
 from edge.model.checkpoint import Experiment
 from edge.model.u2pp import U2pp
 from quant.carrier import Carrier, quantizable
-from quant.plan import ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
+from quant.plan import EIGHT_BIT, ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
 
 SCHEMES = ("static", "static16", "dynamic", "weight8", "weight4")
 DEFAULT_OBSERVER = "minmax"
@@ -33,6 +33,7 @@ def observe(
     observer: str = DEFAULT_OBSERVER,
     rule: CoverageRule = DEFAULT_RULE,
     keep: Collection[str] = (),
+    reduce_range: bool = False,
 ) -> QuantizationPlan:
     """The plan of a scheme for every layer of a checkpoint.
 
@@ -44,13 +45,18 @@ def observe(
         observer: kl or minmax, for static.
         rule: below it an expert's own statistics are not trusted.
         keep: module paths that stay fp32, with everything below them.
+        reduce_range: int8 weights of -64..64, for processors without VNNI; static, static16 and dynamic.
 
     Raises:
-        QuantizationError: an unknown scheme or path, a missing profile, a layer whose scale cannot be found.
+        QuantizationError: an unknown scheme or path, a missing profile, a layer whose scale cannot be found,
+            ``reduce_range`` with a scheme of weights only.
         ProfileError: a profile of another checkpoint, or without a layer of it.
     """
     if scheme not in SCHEMES:
         raise QuantizationError(f"--scheme: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
+    if reduce_range:
+        check_reducible(scheme)
+        return observe(experiment, profile, scheme, observer, rule, keep).reduced()
     if scheme in ("static", "static16"):
         if profile is None:
             raise QuantizationError(
@@ -77,19 +83,37 @@ def observe(
     return QuantizationPlan(scheme, layers)
 
 
+def check_reducible(scheme: str) -> None:
+    """
+    Raises:
+        QuantizationError: a scheme without products of 8-bit activations and 8-bit weights.
+    """
+    if scheme not in EIGHT_BIT:
+        raise QuantizationError(
+            f"--reduce-range: expected --scheme {', '.join(EIGHT_BIT[:-1])} or {EIGHT_BIT[-1]}, found {scheme}, whose "
+            "kernels do not saturate; leave --reduce-range out"
+        )
+
+
 class Replay:
     """A profile, laid out so that observers can see it as often as needed.
 
     Args:
-        experiment, profile, rule, keep: as for ``observe``.
+        experiment, profile, rule, keep, reduce_range: as for ``observe``.
     """
 
     def __init__(
-        self, experiment: Experiment, profile: Profile, rule: CoverageRule = DEFAULT_RULE, keep: Collection[str] = ()
+        self,
+        experiment: Experiment,
+        profile: Profile,
+        rule: CoverageRule = DEFAULT_RULE,
+        keep: Collection[str] = (),
+        reduce_range: bool = False,
     ) -> None:
         profile.check_checkpoint(experiment.sha256, str(experiment.path))
         self._modules = quantizable(experiment.build())
         self._uncovered = profile.uncovered(rule)
+        self._reduce_range = reduce_range
         self.kept = _kept(self._modules, keep)
         """Layers that stay fp32, and why."""
         self._inputs: dict[str, Site] = {}
@@ -133,7 +157,8 @@ class Replay:
             bias = getattr(module, "bias", None)
             weights = weight_scales(path, weight, scale, None if bias is None else bias.detach().numpy())
             layers[path] = LayerPlan("static", scale, output, weights, borrowed)
-        return QuantizationPlan("static", _chained(self._modules, layers))
+        plan = QuantizationPlan("static", _chained(self._modules, layers))
+        return plan.reduced() if self._reduce_range else plan
 
 
 def widened(plan: QuantizationPlan) -> QuantizationPlan:

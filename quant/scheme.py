@@ -89,7 +89,7 @@ class PlannedScheme(FloatScheme):
     ) -> tuple[str, str | None]:
         """Weight and bias read through DequantizeLinear: int8 per output channel, and int32 per x.scale * scale."""
         x_scale = _float32(x)
-        q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale)
+        q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale, layer.weight_limit)
         with graph.scope(""):
             scales, zeros = graph.constant(scale, np.float32), graph.constant(np.zeros(len(q)), np.int8)
             value = graph.node("DequantizeLinear", graph.initializer(f"{path}.weight", q), scales, zeros, axis=0)
@@ -132,7 +132,7 @@ def _two_products(
     """
     found = _input_scale(layer, path)
     step = np.float32(max(found.zero_point, 255 - found.zero_point, 1) * max(found.scale, _LEAST_SCALE) / 127)
-    q, scale = channel_quantize(weight, layer.weight_scale, path)
+    q, scale = channel_quantize(weight, layer.weight_scale, path, limit=layer.weight_limit)
     with graph.scope(""):
         steps = graph.node("Mul", x, graph.constant(np.float32(1) / step, np.float32))
         high = graph.node("Round", steps)
@@ -150,7 +150,7 @@ def _two_products(
 
 
 def _dynamic(graph: GraphBuilder, x: str, path: str, layer: LayerPlan, weight: Float32, bias: Float32 | None) -> str:
-    q, scale = channel_quantize(weight, layer.weight_scale, path)
+    q, scale = channel_quantize(weight, layer.weight_scale, path, limit=layer.weight_limit)
     with graph.scope(""):
         x_q, x_scale, x_zero = graph.nodes("DynamicQuantizeLinear", 3, x)
         both = graph.node("Mul", x_scale, graph.constant(scale, np.float32))

@@ -170,10 +170,16 @@ def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization
         caches=CacheShape(e.num_blocks, e.attention_heads, e.head_dim, e.output_size, e.conv_context),
         rescoring=RescoringOptions(d.bidirectional, config.loss.reverse_weight if d.bidirectional else 0.0),
         moe=MoeOptions(layers, e.n_expert, e.n_expert_activated) if layers else MoeOptions(),
-        encoder=GraphInfo("encoder.onnx", how.name if how.encoder else "fp32", storage),
-        decoder=GraphInfo("decoder.onnx", how.name if how.decoder else "fp32", storage),
+        encoder=_graph("encoder.onnx", storage, how, how.encoder is not None),
+        decoder=_graph("decoder.onnx", storage, how, how.decoder is not None),
         source=Source(experiment.path.resolve().name, experiment.sha256, experiment.parameters()),
         model=config.as_dict(),
         calibration=how.calibration,
         tools=tools,
     )
+
+
+def _graph(file: str, storage: str, how: Quantization, quantized: bool) -> GraphInfo:
+    if not quantized:
+        return GraphInfo(file, storage=storage)
+    return GraphInfo(file, how.name, storage, reduce_range=how.reduce_range)

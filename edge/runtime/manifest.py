@@ -105,6 +105,7 @@ class GraphInfo:
     scheme: str = "fp32"
     storage: str = "fp32"  # dtype the float weights are stored in; arithmetic is fp32
     bytes: int = 0  # with external data
+    reduce_range: bool = False  # int8 weights are -64..64, so that processors without VNNI sum exactly
 
 
 @dataclass(frozen=True)
