@@ -69,7 +69,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo $(VENV)/.window $(VENV)/.convert $(VENV)/.quant
 
 demo: $(VENV)/$(DEMO)
-	$(BIN)/u2edge demo --bundle $(BUNDLE) $(ARGS)
+	$(BIN)/u2edge demo $(if $(filter file,$(origin BUNDLE)),,--bundle $(BUNDLE)) $(ARGS)
 
 transcribe: $(VENV)/.demo
 	$(BIN)/u2edge transcribe $(AUDIO) --bundle $(BUNDLE) $(ARGS)

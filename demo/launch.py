@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from demo.settings import Settings
+from demo.window.display import PACKAGES
 
 _M_ARENA_MAX = -8  # of malloc.h
 _PACKAGES = ("PySide6", "pyqtgraph")
-_LIBRARIES = "libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0"  # of Debian, for Qt
+_BUNDLE = Path("models/reference-bundle")  # of who named none
 
 
-def run(settings: Settings, files: list[Path], microphone: str | None, record: Path | None, tui: bool) -> int:
+def run(
+    settings: Settings,
+    files: list[Path],
+    microphone: str | None,
+    record: Path | None,
+    tui: bool,
+    given: Collection[str] | None = None,
+    fresh: bool = False,
+) -> int:
     """Show the demo.
 
     Args:
@@ -26,6 +37,9 @@ def run(settings: Settings, files: list[Path], microphone: str | None, record: P
         microphone: by name or number; None: the system's; "none": play the samples.
         record: folder for WAV and transcripts; None: do not record.
         tui: the terminal, also where a window could be shown.
+        given: fields of ``settings`` that the user asked for, which the window does not replace by those of the last
+            time. None: the ones that differ from their defaults.
+        fresh: the window forgets what it remembered.
 
     Returns:
         The exit code.
@@ -41,15 +55,22 @@ def run(settings: Settings, files: list[Path], microphone: str | None, record: P
             # Qt ends the process, without an exception, when it lacks a library for this display: try that elsewhere.
             missing = importlib.import_module("demo.window.display").problem()
         except ImportError as error:  # Qt is there, a library of the system is not
-            missing = f"{error}; type: sudo apt install {_LIBRARIES}"
+            missing = f"{error}; type: sudo apt install {PACKAGES}"
         if not missing:
-            code: int = window.run(settings, files, microphone, record)
+            asked = _differing(settings) if given is None else given
+            code: int = window.run(settings, files, microphone, record, asked, fresh)
             return code
     if missing:
         print(f"no window: {missing}", flush=True)
     from demo import terminal
 
     return terminal.run(settings, files, microphone, record)
+
+
+def _differing(settings: Settings) -> set[str]:
+    default = Settings(_BUNDLE)
+    names = [field.name for field in dataclasses.fields(settings)]
+    return {name for name in names if getattr(settings, name) != getattr(default, name)}
 
 
 def one_heap() -> None:

@@ -114,6 +114,7 @@ def transcribe(
 
 @app.command(epilog="Example: u2edge demo --chunk-ms 320")
 def demo(
+    context: typer.Context,
     audio: Annotated[
         list[Path] | None, typer.Argument(metavar="[AUDIO]...", help="Play these files instead of the microphone.")
     ] = None,
@@ -135,14 +136,18 @@ def demo(
         Path | None, typer.Option(metavar="DIR", help="Record what is heard: WAV, and the text as TXT, SRT and JSON.")
     ] = None,
     tui: Annotated[bool, typer.Option("--tui", help="Stay in the terminal, even where a window can be shown.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the window remembers of the last time.")] = False,
 ) -> None:
     """Recognise speech live, in a window or the terminal: from the microphone, else from bundled samples."""
     # By name: edge imports none of the other folders.
     settings = importlib.import_module("demo.settings").Settings(
         bundle, compare, engine.value, engine_device.value, threads, chunk_ms, left_chunks, rescoring, reencode
     )
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    given = {{"device": "microphone", "engine_device": "device"}.get(name, name) for name in given}
     launch = importlib.import_module("demo.launch")
-    raise typer.Exit(launch.run(settings, audio or [], device, record, tui))
+    raise typer.Exit(launch.run(settings, audio or [], device, record, tui, given, fresh))
 
 
 for _module in ("edge.cli_tools", "calibration.cli", "quant.cli", "quant.cli_measure", "quant.cli_report"):

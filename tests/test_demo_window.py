@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +21,11 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QApplication, QLabel, QToolButton
 
 from demo.events import Meters, Notice, Severity
-from demo.session import Session
-from demo.settings import Settings
 from demo.window import files
-from demo.window.app import make_application
 from demo.window.main_window import MainWindow
-from demo.window.theme import DARK, LIGHT, Look, Theme, contrast
+from demo.window.theme import DARK, LIGHT, Look, contrast
 
-
-@pytest.fixture(scope="session")
-def qapp() -> QApplication:
-    """pytest-qt's, as the program makes it."""
-    return make_application()
-
-
-@pytest.fixture
-def theme(qapp: QApplication) -> Theme:
-    return Theme(qapp, Look.DARK)
-
-
-@pytest.fixture
-def open_window(qtbot: Any, theme: Theme) -> Iterator[Callable[[Settings], MainWindow]]:
-    opened: list[MainWindow] = []
-
-    def make(settings: Settings) -> MainWindow:
-        session = Session(settings)
-        window = MainWindow(session, theme, settings)
-        qtbot.addWidget(window)
-        opened.append(window)
-        window.show()
-        session.start()
-        return window
-
-    yield make
-    for window in opened:
-        window.close()
-        assert window.session.close(10), "the session did not end"
-
-
-@pytest.fixture
-def window(qtbot: Any, open_window: Callable[[Settings], MainWindow]) -> MainWindow:
-    made = open_window(Settings(BUNDLE))
-    qtbot.waitUntil(lambda: made.ready and made.settings_bar.other is not None, timeout=30000)
-    return made
+pytest_plugins = ("window_fixtures",)
 
 
 def test_a_recording_appears_grey_first_and_firms_up(qtbot: Any, window: MainWindow) -> None:

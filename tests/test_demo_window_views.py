@@ -5,37 +5,31 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from window_helpers import BUNDLE, INT8, result  # first: it skips where Qt is missing
 
 # isort: split
-from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QPoint
+from PySide6.QtGui import QColor, QTextCursor
 
-from demo.window.app import make_application
+from demo.events import Final, Notice, Partial, Severity
 from demo.window.compare import CompareView
 from demo.window.differences import Comparison, align
 from demo.window.discover import bundles
 from demo.window.display import problem
 from demo.window.experts_view import short_names
-from demo.window.lines import Feed, line_of
-from demo.window.theme import DARK, LIGHT, Look, Theme
+from demo.window.lines import MAX_LINES, Feed, line_of
+from demo.window.notices import Notices
+from demo.window.spectrogram import COLUMNS, MELS, Spectrogram
+from demo.window.stage import Stage
+from demo.window.theme import DARK, LIGHT, Theme
 from demo.window.transcript_view import TranscriptView
 
-
-@pytest.fixture(scope="session")
-def qapp() -> QApplication:
-    """pytest-qt's, as the program makes it."""
-    return make_application()
-
-
-@pytest.fixture
-def theme(qapp: QApplication) -> Theme:
-    return Theme(qapp, Look.DARK)
+pytest_plugins = ("window_fixtures",)
 
 
 def test_finals_are_firm_and_partials_grey_and_slanted(qtbot: Any, theme: Theme) -> None:
@@ -142,11 +136,104 @@ def test_scrolling_up_stops_following(qtbot: Any, theme: Theme) -> None:
     assert bar.value() == kept and not view.following
     view.scroll_to_latest()
     assert bar.value() == bar.maximum()
-    for i in range(600):
-        feed.finish(result(f"later {i}", 50000.0 + 1000.0 * i))
+
+
+def test_the_document_is_bounded_and_nothing_is_lost(qtbot: Any, theme: Theme) -> None:
+    """After three times as many utterances as are kept on screen: that many blocks, and a count of the others."""
+    stage = Stage()
+    qtbot.addWidget(stage)
+    stage.set_palette(LIGHT)
+    stage.resize(700, 500)
+    stage.show()
+    view = stage.transcript
+    stage.heading("a.wav")
+    for i in range(3 * MAX_LINES):
+        stage.take(Partial(0, result(f"utterance {i}", 1000.0 * i, final=False), 0.0))
+        assert view.document().blockCount() <= MAX_LINES + 1, "one more while it is spoken"
+        stage.take(Final(0, result(f"utterance {i}", 1000.0 * i), 0.0))
+        assert view.document().blockCount() <= MAX_LINES
+    last = [f"utterance {i}" for i in range(2 * MAX_LINES, 3 * MAX_LINES)]
+    assert view.document().toPlainText().splitlines() == [line.text for line in view.lines] == last
+    assert view.following and view.verticalScrollBar().value() == view.verticalScrollBar().maximum() > 0
+    assert stage.earlier.isVisible() and stage.earlier.text() == f"Earlier utterances: {2 * MAX_LINES}"
+    stage.clear()
+    assert not stage.earlier.isVisible() and view.document().toPlainText() == ""
+
+
+def test_what_is_being_read_stays_where_it_is_while_lines_leave_above(qtbot: Any, theme: Theme) -> None:
+    view, feed = TranscriptView("t"), Feed()
+    qtbot.addWidget(view)
+    view.resize(400, 200)
+    view.show()
+    for i in range(MAX_LINES):
+        feed.finish(result(f"utterance {i}" * (1 + i % 4), 1000.0 * i))
         view.show_lines(feed.shown)
-    assert view.document().blockCount() == len(view.lines) == 400, "the document is bounded"
-    assert view.document().toPlainText().splitlines() == [line.text for line in feed.lines]
+    view.verticalScrollBar().setValue(view.verticalScrollBar().maximum() // 2)
+    cursor = view.cursorForPosition(QPoint(60, 60))
+    cursor.select(QTextCursor.SelectionType.BlockUnderCursor)
+    view.setTextCursor(cursor)
+    reading, selected = view.cursorForPosition(QPoint(60, 60)).block().text(), view.selected_text
+    assert selected.strip() == reading
+    for i in range(20):
+        feed.finish(result(f"more {i}", 1000.0 * (MAX_LINES + i)))
+        view.show_lines(feed.shown)
+        assert view.cursorForPosition(QPoint(60, 60)).block().text() == reading and not view.following
+    assert view.selected_text == selected
+
+
+def test_envelope_of_a_known_wave(qtbot: Any, theme: Theme) -> None:
+    """Each pixel column has the lowest and highest sample of exactly its own share of the last 8 s."""
+    view = Spectrogram()
+    qtbot.addWidget(view)
+    view.set_palette(DARK)
+    view.resize(700, 200)
+    view.show()
+    rng = np.random.default_rng(1)
+    wave = np.sort(rng.uniform(-0.9, 0.9, (COLUMNS + 50, 2)), axis=1).astype(np.float32)
+    for start in range(0, len(wave), 7):
+        view.hear(np.zeros((7, MELS), np.float32), wave[start : start + 7])
+    shown = wave[50:]
+    for pixels in (100, 300, 1600):
+        bounds = [i * COLUMNS // pixels for i in range(pixels + 1)]
+        cells = [shown[a : max(b, a + 1)] for a, b in itertools.pairwise(bounds)]
+        wanted = [(cell[:, 0].min(), cell[:, 1].max()) for cell in cells]
+        np.testing.assert_array_equal(view.wave.columns(pixels), np.array(wanted, np.float32))
+    left, right = view.wave.span, view.span
+    assert abs(left[0] - right[0]) <= 1 and abs(left[1] - right[1]) <= 1, "one time axis"
+
+
+def test_clipping_is_red_where_it_is(qtbot: Any, theme: Theme) -> None:
+    view = Spectrogram()
+    qtbot.addWidget(view)
+    view.set_palette(DARK)
+    view.resize(700, 200)
+    view.show()
+    wave = np.tile(np.array([[-0.3, 0.3]], np.float32), (COLUMNS, 1))
+    wave[COLUMNS // 2 - 20 : COLUMNS // 2 + 20] = -1.0, 1.0
+    view.hear(np.zeros((len(wave), MELS), np.float32), wave)
+    picture = view.grab().toImage()
+    start, end = view.wave.span
+
+    def colours(share: float) -> set[str]:
+        x = round(start + share * (end - start))
+        return {picture.pixelColor(x, y).name() for y in range(picture.height())}
+
+    assert DARK.error in colours(0.5) and DARK.error not in colours(0.3) | colours(0.7)
+    assert DARK.accent in colours(0.3) & colours(0.7)
+    view.clear()
+    assert DARK.error not in {view.grab().toImage().pixelColor(x, 20).name() for x in range(int(start), int(end))}
+
+
+def test_a_notice_with_new_numbers_costs_no_new_pictures(qtbot: Any, theme: Theme) -> None:
+    """Each QPixmap drawn on keeps references to None (PySide6 6.11.3), and an overload says new numbers for hours."""
+    notices = Notices()
+    qtbot.addWidget(notices)
+    notices.take(Notice("overload", "0 s behind", Severity.WARNING))
+    before = sys.getrefcount(None)
+    for i in range(500):
+        notices.take(Notice("overload", f"{i} s behind", Severity.WARNING))
+    assert abs(sys.getrefcount(None) - before) < 100
+    assert notices.texts() == {"overload": "499 s behind"}
 
 
 def test_only_bundles_of_the_same_checkpoint_are_offered(tmp_path: Path) -> None:

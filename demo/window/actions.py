@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QMainWindow, QMenu, QToolButton
 
 from demo.settings import CHUNKS_MS
 from demo.window.icons import icon
+from demo.window.partners import PartnerMenu
 from demo.window.theme import Look, Palette
 
 
@@ -37,6 +38,10 @@ class Actions:
         self.compare = make(
             "Co&mpare", "Ctrl+D", "Hear the same audio with fp32 and int8 side by side", "compare", checkable=True
         )
+        self.partner = make("Another &folder…", "Ctrl+Shift+D", "Compare with a bundle from any folder")
+        self.partners = make("Compare &with", "", "What to compare with", "down")
+        self.partner_menu = PartnerMenu(self.partner, window)
+        self.partners.setMenu(self.partner_menu)
         self.theme = make("Light or dark", "Ctrl+T", "Switch between light and dark", "moon")
         self.finish = make("&Finish the utterance", "Ctrl+Return", "End the utterance now")
         self.clear = make("Clear the &screen", "Ctrl+K", "Empty the transcript on screen; a recording keeps it")
@@ -47,6 +52,7 @@ class Actions:
         self.quit = make("&Quit", "Ctrl+Q", "Close the window")
         self.keys = make("&Keyboard shortcuts", "F1", "All shortcuts")
         self.about = make("&About u2edge", "", "Version and licence")
+        self.forget = make("For&get these settings", "", "Begin next time as the first time")
         self.chunks = {ms: make(f"{ms} ms", f"Ctrl+{i}", f"Chunks of {ms} ms") for i, ms in enumerate(CHUNKS_MS, 1)}
         self.looks: dict[Look, QAction] = {}
         group = QActionGroup(window)
@@ -78,12 +84,14 @@ class Actions:
         speech.addSeparator()
         chunks = speech.addMenu("Chunk len&gth")
         chunks.addActions(list(self.chunks.values()))
-        speech.addActions([self.rescoring, self.compare])
+        speech.addActions([self.rescoring, self.compare, self.partners])
         look = view.addMenu("&Colours")
         look.addActions(list(self.looks.values()))
         look.addSeparator()
         look.addAction(self.theme)
         view.addActions([self.latest, self.clear])
+        view.addSeparator()
+        view.addAction(self.forget)
         help_.addActions([self.keys, self.about])
 
     def set_palette(self, palette: Palette) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from PySide6.QtCore import Qt
@@ -15,12 +16,20 @@ from demo.settings import Settings
 from demo.window import discover
 from demo.window.icons import application_icon
 from demo.window.main_window import MainWindow
+from demo.window.remembered import Remembered, config_file
 from demo.window.theme import Theme
 
 NO_MICROPHONE = "none"
 
 
-def run(settings: Settings, files: list[Path], microphone: str | None, record: Path | None = None) -> int:
+def run(
+    settings: Settings,
+    files: list[Path],
+    microphone: str | None,
+    record: Path | None = None,
+    given: Collection[str] | None = None,
+    fresh: bool = False,
+) -> int:
     """Show the window until it is closed or Ctrl-C.
 
     Args:
@@ -28,13 +37,20 @@ def run(settings: Settings, files: list[Path], microphone: str | None, record: P
         files: played one after another at their own pace; when empty, the microphone is listened to.
         microphone: name of the device; None: the system's default; "none": the bundled recordings are played.
         record: folder for audio and transcript of everything heard.
+        given: fields of ``settings`` that the user asked for; the others may come from the last time. None: nothing
+            is remembered.
+        fresh: forget what is remembered first.
 
     Returns:
         The exit code.
     """
     application = make_application()
+    remembered = Remembered(config_file() if given is not None else None)
+    if fresh:
+        remembered.clear()
+    settings = remembered.begin(settings, given or ())
     session = Session(settings)
-    window = MainWindow(session, Theme(application), settings)
+    window = MainWindow(session, Theme(application, remembered.look), settings, remembered)
     # The window's timer lets Python see signals twelve times a second.
     former = {which: signal.signal(which, lambda *_: window.close()) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -43,6 +59,8 @@ def run(settings: Settings, files: list[Path], microphone: str | None, record: P
             window.record_to(record)
         if files or microphone == NO_MICROPHONE:
             window.play(files or discover.samples())
+        elif microphone is None and remembered.microphone is not None:
+            window.listen_again(remembered.microphone)
         else:
             window.listen(microphone)
         window.show()

@@ -94,12 +94,10 @@ class CompareView(QWidget):
             view.set_palette(palette)
         self._level(0)
 
-    def plain_text(self) -> str:
-        """The selection, else both transcripts under their titles."""
-        selected = [view.textCursor().selectedText() for view in self.views]
-        if any(selected):
-            return "\n".join(text.replace("\u2029", "\n") for text in selected if text)
-        return "\n\n".join(f"{t.text()}\n{v.plain_text()}" for t, v in zip(self.titles, self.views))
+    @property
+    def selected_text(self) -> str:
+        """Of both sides."""
+        return "\n".join(view.selected_text for view in self.views if view.selected_text)
 
     def scroll_to_latest(self) -> None:
         for view in self.views:

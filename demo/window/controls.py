@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QSizePolicy, QWidget
+from PySide6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QSizePolicy, QToolButton, QWidget
 
 from demo.events import Lane
 from demo.settings import CHUNKS_MS, Settings
@@ -41,8 +41,9 @@ class SourceBar(QWidget):
         row.setSpacing(6)
         self.listen = button(actions.listen, primary=True)
         self.listen.setMinimumWidth(92)
-        refresh, theme = button(actions.refresh), button(actions.theme)
-        for small in (refresh, theme):
+        refresh, theme, self.partners = button(actions.refresh), button(actions.theme), button(actions.partners)
+        self.partners.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        for small in (refresh, theme, self.partners):
             small.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
         self.buttons = [button(a) for a in (actions.open, actions.record, actions.copy, actions.save)]
         row.addWidget(self.listen)
@@ -54,8 +55,9 @@ class SourceBar(QWidget):
         row.addStretch(1)
         self.compare = button(actions.compare)
         row.addWidget(self.compare)
+        row.addWidget(self.partners)
         row.addWidget(theme)
-        for made in (self.listen, refresh, theme, self.compare, *self.buttons):
+        for made in (self.listen, refresh, theme, self.compare, self.partners, *self.buttons):
             made.setIconSize(QSize(17, 17))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -100,6 +102,7 @@ class SettingsBar(QWidget):
         super().__init__(parent)
         self._settings = settings
         self._bundles: list[BundleChoice] = []
+        self._partner = settings.compare  # last compared with
         self.precision = Segments("Precision")
         self.chunk = Segments("Chunk length in milliseconds")
         self.left = Combo("Left context", "How much of what was said before a chunk may be looked at")
@@ -139,9 +142,17 @@ class SettingsBar(QWidget):
         return self._settings
 
     @property
-    def other(self) -> BundleChoice | None:
-        """The bundle that compare mode would put beside the one in use."""
-        return next((b for b in self._bundles if not _same(b.path, self._settings.bundle)), None)
+    def others(self) -> list[BundleChoice]:
+        """Bundles of the same model that can stand beside the one in use."""
+        return [b for b in self._bundles if not _same(b.path, self._settings.bundle)]
+
+    @property
+    def partner(self) -> Path | None:
+        """The bundle that compare mode would put beside the one in use: the last one chosen, else one found."""
+        if self._partner is not None and not _same(self._partner, self._settings.bundle):
+            known = self.choice(self._partner)
+            return known.path if known is not None else self._partner
+        return next((b.path for b in self.others), None)
 
     def choice(self, path: Path) -> BundleChoice | None:
         """What is known of a bundle."""
@@ -174,9 +185,14 @@ class SettingsBar(QWidget):
             self.chunk.show_value(round(lane.chunk_ms) if lane.chunk_ms in CHUNKS_MS else None)
 
     def set_compare(self, on: bool) -> None:
-        """Add the other bundle, or take it away."""
-        other = self.other
-        self._change(compare=other.path if on and other is not None else None)
+        """Add the partner, or take it away."""
+        self._change(compare=self.partner if on else None)
+
+    def set_partner(self, partner: Path | None) -> None:
+        """Compare with this bundle, now; None: with none."""
+        if partner is not None and not _same(partner, self._settings.bundle):
+            self._partner = partner
+        self.set_compare(partner is not None)
 
     def toggle_rescoring(self) -> None:
         """On to off, off to on."""

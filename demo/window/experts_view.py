@@ -11,13 +11,14 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QImage, QPainter, QPaintEvent, QPixmap
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from demo.window.theme import LIGHT, Palette, mix, scaled_font
+from demo.window.theme import LIGHT, Palette, mix
+from demo.window.widgets import Painted
 
 _GAP = 8
 _STEPS = 64
 
 
-class ExpertsView(QWidget):
+class ExpertsView(Painted):
     """A heat map, layers downwards and experts to the right, with the entropy of every layer beside it.
 
     Colours go from nothing to the largest share an expert can have, 1 / active experts; entropy is 1 when all
@@ -25,12 +26,9 @@ class ExpertsView(QWidget):
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("Experts")
+        super().__init__("Experts", 0.8, parent)
         self.setAccessibleDescription("Share of frames per layer and expert in the last second, entropy per layer")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self.setFont(scaled_font(self.font(), 0.8))
-        self._palette = LIGHT
         self._names: tuple[str, ...] = ()
         self._labels: list[str] = []
         self._active = 1
@@ -69,13 +67,12 @@ class ExpertsView(QWidget):
             self.update()
 
     def set_palette(self, palette: Palette) -> None:
-        self._palette = palette
+        super().set_palette(palette)
         ends = (palette.raised, palette.accent, "#e6fbff" if palette.is_dark else "#0a1f4d")
         half = _STEPS // 2
         self._table = [mix(ends[0], ends[1], i / half) for i in range(half)]
         self._table += [mix(ends[1], ends[2], (i + 1) / half * 0.7) for i in range(_STEPS - half)]
         self._frame = None
-        self.update()
 
     def colour(self, share: float) -> str:
         """Of a cell."""

@@ -10,31 +10,35 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from demo.events import Notice, Severity
 from demo.session import Transcript, subtitles
+from demo.window.remembered import Remembered
 
 _AUDIO = "Recordings (*.wav *.flac *.ogg *.opus *.mp3 *.aiff *.aif *.au *.caf *.w64);;All files (*)"
 
 
-def ask_recordings(parent: QWidget, then: Callable[[list[Path]], None]) -> QFileDialog:
+def ask_recordings(parent: QWidget, remembered: Remembered, then: Callable[[list[Path]], None]) -> QFileDialog:
     """Audio files to play."""
-    dialog = _dialog(parent, "Open recordings", QFileDialog.FileMode.ExistingFiles)
+    dialog = _dialog(parent, "Open recordings", QFileDialog.FileMode.ExistingFiles, remembered, "recordings")
     dialog.setNameFilter(_AUDIO)
     dialog.filesSelected.connect(lambda names: then([Path(name) for name in names]))
     dialog.open()
     return dialog
 
 
-def ask_folder(parent: QWidget, title: str, then: Callable[[Path], None]) -> QFileDialog:
-    """A folder that exists."""
-    dialog = _dialog(parent, title, QFileDialog.FileMode.Directory)
+def ask_folder(
+    parent: QWidget, remembered: Remembered, title: str, purpose: str, then: Callable[[Path], None]
+) -> QFileDialog:
+    """A folder that exists; ``purpose`` is what ``Remembered`` calls it."""
+    dialog = _dialog(parent, title, QFileDialog.FileMode.Directory, remembered, purpose)
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
     dialog.fileSelected.connect(lambda name: then(Path(name)))
     dialog.open()
     return dialog
 
 
-def ask_save(parent: QWidget, then: Callable[[Path], None]) -> QFileDialog:
+def ask_save(parent: QWidget, remembered: Remembered, then: Callable[[Path], None]) -> QFileDialog:
     """Where the transcript goes; .txt, .srt and .json are written beside each other."""
-    dialog = _dialog(parent, "Save the transcript (TXT, SRT and JSON)", QFileDialog.FileMode.AnyFile)
+    title = "Save the transcript (TXT, SRT and JSON)"
+    dialog = _dialog(parent, title, QFileDialog.FileMode.AnyFile, remembered, "transcripts")
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     dialog.setNameFilter("Transcript (*.txt)")
     dialog.setDefaultSuffix("txt")
@@ -60,8 +64,22 @@ def save(path: Path, transcript: Transcript) -> Notice:
     return Notice("file", f"Saved {stem}.txt, .srt and .json{many}")
 
 
-def _dialog(parent: QWidget, title: str, mode: QFileDialog.FileMode) -> QFileDialog:
+def _dialog(
+    parent: QWidget, title: str, mode: QFileDialog.FileMode, remembered: Remembered, purpose: str
+) -> QFileDialog:
+    """Begins where the user went last time."""
     dialog = QFileDialog(parent, title)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.setFileMode(mode)
+    whole = mode is QFileDialog.FileMode.Directory
+    folder = remembered.folder(purpose)
+    if folder is not None:
+        dialog.setDirectory(str(folder.parent if whole else folder))
+        if whole:
+            dialog.selectFile(folder.name)
+
+    def chosen(names: list[str]) -> None:
+        remembered.visited(purpose, Path(names[0]) if whole else Path(names[0]).parent)
+
+    dialog.filesSelected.connect(chosen)
     return dialog

@@ -7,31 +7,25 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from demo.window.lines import LEVELS
-from demo.window.theme import LIGHT, TINTS, Palette, scaled_font
+from demo.window.theme import TINTS
+from demo.window.widgets import Painted
 
 _CHIP = 20
 
 
-class Legend(QWidget):
+class Legend(Painted):
     """Chips from sure to unsure."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setFont(scaled_font(self.font(), 0.86))
+        super().__init__("Confidence: shaded words are less sure", 0.86, parent)
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.setAccessibleName("Confidence: shaded words are less sure")
         bounds = [f"{bound:.0%}" for bound in LEVELS]
         self.setToolTip(f"Confidence of a word: above {bounds[0]}, above {bounds[1]}, above {bounds[2]}, below")
-        self._palette = LIGHT
 
     def sizeHint(self) -> QSize:
         metrics = self.fontMetrics()
         words = metrics.horizontalAdvance("sure") + metrics.horizontalAdvance("unsure")
         return QSize(words + 16 + _CHIP * len(TINTS), metrics.height() + 2)
-
-    def set_palette(self, palette: Palette) -> None:
-        self._palette = palette
-        self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)

@@ -8,7 +8,7 @@ from PySide6.QtCore import QPointF, QRectF, QSize
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from demo.window.theme import LIGHT, Palette, scaled_font
+from demo.window.widgets import Painted
 
 FLOOR_DB = -60.0
 CLIP_DB = -0.1  # dBFS
@@ -18,16 +18,13 @@ _FALL_DB_S = 30.0
 _TICKS = (0, -12, -24, -36, -48, -60)
 
 
-class LevelMeter(QWidget):
+class LevelMeter(Painted):
     """A vertical bar from -60 to 0 dBFS."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("Level")
+        super().__init__("Level", 0.78, parent)
         self.setToolTip("Level in dBFS: bar average, line held peak; the mark on top is clipping")
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Expanding)
-        self.setFont(scaled_font(self.font(), 0.78))
-        self._palette = LIGHT
         self._rms = self._peak = self._held = FLOOR_DB
         self._held_at = self._clipped_at = self._heard_at = -1e9
 
@@ -58,10 +55,6 @@ class LevelMeter(QWidget):
             self._rms = self._peak = self._held = FLOOR_DB
             self._clipped_at = -1e9
             self.update()
-
-    def set_palette(self, palette: Palette) -> None:
-        self._palette = palette
-        self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)

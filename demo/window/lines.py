@@ -9,7 +9,7 @@ from edge.runtime import Result
 
 LEVELS = (0.85, 0.65, 0.45)
 """A word of at least the first is sure; below the last it is shaded most."""
-MAX_LINES = 400  # kept on screen; the session keeps the whole transcript
+MAX_LINES = 200  # kept on screen; the session keeps the whole transcript
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,15 @@ class Feed:
 
     lines: list[Line] = field(default_factory=list)
     partial: Line | None = None
+    earlier: int = 0
+    """Utterances no longer among ``lines``."""
 
     def heading(self, text: str) -> None:
         """Another source; one right after another replaces it."""
         self.partial = None
         if self.lines and self.lines[-1].heading:
             self.lines.pop()
-        self.lines.append(Line(heading=text))
+        self._append(Line(heading=text))
 
     def speak(self, result: Result) -> None:
         """A partial result; an empty one takes the last one away."""
@@ -89,16 +91,22 @@ class Feed:
         """A final result."""
         self.partial = None
         if result.text:
-            self.lines.append(line_of(result))
-            del self.lines[:-MAX_LINES]
+            self._append(line_of(result))
 
     def clear(self) -> None:
         self.lines.clear()
         self.partial = None
+        self.earlier = 0
 
     @property
     def shown(self) -> Sequence[Line]:
         return self.lines if self.partial is None else [*self.lines, self.partial]
+
+    def _append(self, line: Line) -> None:
+        self.lines.append(line)
+        gone = self.lines[:-MAX_LINES]
+        self.earlier += sum(not line.heading for line in gone)
+        del self.lines[: len(gone)]
 
 
 def clock(ms: float) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QMainWindow, QVBoxLayout, QWidget
 
@@ -14,11 +14,14 @@ from demo.session import Session
 from demo.settings import Settings
 from demo.window import about, discover, files
 from demo.window.actions import Actions
+from demo.window.choices import Choices
 from demo.window.controls import SettingsBar, SourceBar
-from demo.window.lines import Line, clock
+from demo.window.lines import Line
+from demo.window.remembered import Remembered
 from demo.window.stage import Stage
+from demo.window.status import StatusLine
 from demo.window.theme import Look, Palette, Theme
-from demo.window.widgets import GAP, caption, set_text
+from demo.window.widgets import GAP
 
 FPS = 12
 
@@ -27,10 +30,12 @@ class MainWindow(QMainWindow):
     """Draws a session and hands it what the user wants. Never waits: all work is the session's or a background
     thread's."""
 
-    def __init__(self, session: Session, theme: Theme, settings: Settings) -> None:
+    def __init__(
+        self, session: Session, theme: Theme, settings: Settings, remembered: Remembered | None = None
+    ) -> None:
         super().__init__()
         self.session, self.theme = session, theme
-        self._background = discover.Background()
+        self.remembered = remembered or Remembered()
         self._queue: list[Path] = []  # files still to be played
         self._active = False  # something is being listened to, or about to be
         self._opening = False  # asked for, and not yet there
@@ -40,7 +45,9 @@ class MainWindow(QMainWindow):
         self.actions_ = Actions(self)
         self.source_bar, self.settings_bar = SourceBar(self.actions_), SettingsBar(settings)
         self.stage = Stage()
-        self._where, self._model = caption(), caption("Loading the model…")
+        self.status = StatusLine()
+        self.source_bar.choose_microphone(self.remembered.microphone)
+        self._choices = Choices(self.actions_, self.source_bar, self.settings_bar, self.play, self._bundles_known)
         self._build()
         self._connect()
         theme.changed.connect(self._set_palette)
@@ -48,11 +55,13 @@ class MainWindow(QMainWindow):
         self.setAcceptDrops(True)
         self.setMinimumSize(880, 560)
         self.resize(1100, 720)
+        if (geometry := self.remembered.geometry) is not None:
+            self.restoreGeometry(geometry)
         self._timer = QTimer(self)
         self._timer.setInterval(1000 // FPS)
         self._timer.timeout.connect(self.tick)
         self._timer.start()
-        self._look_around(settings)
+        self._choices.look_around(settings)
 
     @property
     def ready(self) -> bool:
@@ -72,7 +81,7 @@ class MainWindow(QMainWindow):
     @property
     def model(self) -> str:
         """What the status bar says about the recognizers."""
-        return self._model.text()
+        return self.status.model
 
     def play(self, paths: Sequence[Path]) -> None:
         """Files one after another, from now."""
@@ -90,6 +99,19 @@ class MainWindow(QMainWindow):
         self.session.listen(microphone)
         self._set_active(True)
 
+    def listen_again(self, microphone: str) -> None:
+        """To the microphone of the last time, if it is there; else to the system's default."""
+        self._set_active(True)
+
+        def found(names: list[str]) -> None:
+            if self._opening or not self._active:
+                return  # the user wanted something else meanwhile
+            if microphone not in names:
+                self._say(f"The microphone of the last time is not there ({microphone}): the system's default is used.")
+            self.listen(microphone if microphone in names else None)
+
+        self._choices.do(discover.microphones, found)
+
     def stop(self) -> None:
         """Stop listening or playing."""
         self._queue.clear()
@@ -104,12 +126,14 @@ class MainWindow(QMainWindow):
 
     def tick(self) -> None:
         """Draw what happened since the last time."""
-        self._background.drain()
+        self._choices.drain()
         for event in self.session.poll():
             self._take(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self._timer.stop()
+        self.remembered.keep(self.session.settings)
+        self.remembered.look, self.remembered.geometry = self.theme.look, self.saveGeometry()
         super().closeEvent(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
@@ -118,6 +142,21 @@ class MainWindow(QMainWindow):
 
     def dropEvent(self, event: QDropEvent) -> None:
         self.play([Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()])
+
+    def _say(self, text: str) -> None:
+        self.stage.take(Notice("remembered", text))
+
+    def _begin_plainly(self, settings: Settings, why: str) -> None:
+        """What was remembered does not load: begin as the first time."""
+        self.remembered.refused(why)
+        self._say(f"The settings of the last time do not work any more ({why}); the demo begins without them.")
+        self.settings_bar.adopt(settings)
+        self.session.apply(settings)
+        self._choices.look_for_bundles(settings)
+
+    def _forget(self) -> None:
+        self.remembered.forget()
+        self.status.showMessage("Nothing of this window is remembered for the next start", 5000)
 
     def _take(self, event: Event) -> None:
         self.stage.take(event)
@@ -133,8 +172,10 @@ class MainWindow(QMainWindow):
                 self._opened(event)
             case Ended():
                 self._ended()
+            case Failed() if not self._lanes and self.remembered.plain is not None:
+                self._begin_plainly(self.remembered.plain, event.text)
             case Failed():
-                set_text(self._model, "Not ready")
+                self.status.show_model("Not ready")
                 self.stage.take(Notice("failed", event.text, Severity.ERROR))
                 self._opening = False
                 self._set_active(False)
@@ -151,7 +192,7 @@ class MainWindow(QMainWindow):
     def _refused(self) -> None:
         """The session goes on as before; so do the controls."""
         self.settings_bar.adopt(self.session.settings)
-        self._look_for_bundles(self.session.settings)
+        self._choices.look_for_bundles(self.session.settings)
         self._show_lanes()
 
     def _ready(self, lanes: tuple[Lane, ...]) -> None:
@@ -162,11 +203,16 @@ class MainWindow(QMainWindow):
         self.stage.describe(lanes, known, self._source.name if self._source else "")
         self._show_lanes()
 
+    def _bundles_known(self) -> None:
+        if self._lanes:
+            self._ready(self._lanes)
+
     def _show_lanes(self) -> None:
         if self._lanes:
-            set_text(self._model, "   |   ".join(lane.title for lane in self._lanes))
+            self.status.show_model("   |   ".join(lane.title for lane in self._lanes))
             self.settings_bar.show_lane(self._lanes[0])
         self.actions_.compare.setChecked(len(self._lanes) > 1)
+        self._choices.offer_partners()
 
     def _opened(self, source: Opened) -> None:
         self._source, self._heard, self._opening = source, 0, False
@@ -187,18 +233,17 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("u2edge")
 
     def _show_source(self) -> None:
-        source = self._source
-        if source is None:
-            text = "Starting…" if self._active else "Stopped"
-        else:
-            at = clock(self._heard * 10)
-            text = f"{source.name}   {at}" + (f" / {clock(source.seconds * 1000)}" if source.seconds else "")
-        set_text(self._where, text)
+        self.status.show_source(self._source, self._heard * 10, self._active)
 
     def _set_active(self, active: bool) -> None:
         self._active = active
         self.actions_.show_listening(active, self.theme.palette)
         self._show_source()
+
+    def _choose_microphone(self, name: str | None) -> None:
+        self.remembered.microphone = name
+        if self._active:
+            self.listen(name)
 
     def _toggle_listening(self) -> None:
         if self._active:
@@ -211,64 +256,37 @@ class MainWindow(QMainWindow):
         self.actions_.compare.setChecked(settings.compare is not None)
         used = self.session.settings
         if (settings.bundles, settings.engine, settings.device) != (used.bundles, used.engine, used.device):
-            set_text(self._model, "Loading…")
+            self.status.show_model("Loading…")
 
     def _record(self, on: bool) -> None:
         if not on:
             self.session.record(None)
             return
         self.actions_.record.setChecked(False)  # until a folder is chosen
-        files.ask_folder(self, "Record audio and transcript to", self.record_to)
+        files.ask_folder(self, self.remembered, "Record audio and transcript to", "recording", self.record_to)
 
     def _copy(self) -> None:
-        comparing = self.stage.comparing
-        text = (self.stage.compare if comparing else self.stage.transcript).plain_text()
-        if not comparing and not self.stage.transcript.textCursor().hasSelection():
-            text = self.session.transcript().text  # older lines are no longer on screen
+        # Without a selection everything, also what is no longer on screen.
+        text = self.stage.selected_text or self.stage.titled([self.session.transcript(i).text for i in (0, 1)])
         QGuiApplication.clipboard().setText(text)
-        self.statusBar().showMessage(f"Copied {len(text.split())} words", 3000)
+        self.status.showMessage(f"Copied {len(text.split())} words", 3000)
 
     def _save(self) -> None:
         def write(path: Path) -> None:
             transcript = self.session.transcript()
-            self._background.do(lambda: files.save(path, transcript), self.stage.take)
+            self._choices.do(lambda: files.save(path, transcript), self.stage.take)
 
-        files.ask_save(self, write)
+        files.ask_save(self, self.remembered, write)
 
-    def _look_around(self, settings: Settings) -> None:
-        """Ask for bundles, engines, microphones and recordings; none of them is waited for."""
-        self._look_for_bundles(settings)
-        self._background.do(discover.engines, self.settings_bar.offer_engines)
-        self._background.do(discover.samples, self._offer_samples)
-        self._look_for_microphones()
-
-    def _look_for_bundles(self, settings: Settings) -> None:
-        def found(choices: list[discover.BundleChoice]) -> None:
-            self.settings_bar.offer_bundles(choices)
-            other = self.settings_bar.other
-            self.actions_.compare.setEnabled(other is not None)
-            if other is None:
-                self.actions_.compare.setToolTip("There is no other bundle of this model beside the one in use")
-            if self._lanes:
-                self._ready(self._lanes)
-
-        self._background.do(lambda: discover.bundles(settings.bundle), found)
-
-    def _look_for_microphones(self) -> None:
-        self._background.do(discover.microphones, self.source_bar.offer_microphones)
-
-    def _offer_samples(self, paths: list[Path]) -> None:
-        for path in paths:
-            action = self.actions_.samples.addAction(path.stem)
-            action.triggered.connect(lambda _=False, path=path: self.play([path]))
-        self.actions_.samples.setEnabled(bool(paths))
+    def _ask_bundle(self, title: str, then: Callable[[Path], None]) -> None:
+        files.ask_folder(self, self.remembered, title, "bundles", then)
 
     def open_bundle(self, folder: Path) -> None:
         before = self.settings_bar.settings
         settings = Settings(folder, engine=before.engine, device=before.device)
         self.settings_bar.adopt(settings)
         self._apply(settings)
-        self._look_for_bundles(settings)
+        self._choices.look_for_bundles(settings)
 
     def _set_palette(self, palette: Palette) -> None:
         self.actions_.set_palette(palette)
@@ -285,15 +303,17 @@ class MainWindow(QMainWindow):
         actions, settings = self.actions_, self.settings_bar
         for action, method in (
             (actions.listen, self._toggle_listening),
-            (actions.open, lambda: files.ask_recordings(self, self.play)),
+            (actions.open, lambda: files.ask_recordings(self, self.remembered, self.play)),
             (actions.save, self._save),
             (actions.copy, self._copy),
             (actions.theme, self.theme.toggle),
             (actions.finish, self.session.finish),
             (actions.clear, self.stage.clear),
             (actions.latest, self.stage.scroll_to_latest),
-            (actions.refresh, self._look_for_microphones),
-            (actions.bundle, lambda: files.ask_folder(self, "Open a bundle", self.open_bundle)),
+            (actions.refresh, self._choices.look_for_microphones),
+            (actions.bundle, lambda: self._ask_bundle("Open a bundle", self.open_bundle)),
+            (actions.partner, lambda: self._ask_bundle("Compare with a bundle", settings.set_partner)),
+            (actions.forget, self._forget),
             (actions.rescoring, settings.toggle_rescoring),
             (actions.quit, self.close),
             (actions.about, lambda: about.about(self).open()),
@@ -302,13 +322,14 @@ class MainWindow(QMainWindow):
             action.triggered.connect(lambda _=False, method=method: method())
         actions.record.triggered.connect(self._record)
         actions.compare.triggered.connect(settings.set_compare)
+        actions.partner_menu.chosen.connect(settings.set_partner)
         actions.compare.toggled.connect(lambda _: actions.set_palette(self.theme.palette))
         for ms, action in actions.chunks.items():
             action.triggered.connect(lambda _=False, ms=ms: settings.chunk.choose(ms))
         for look, action in actions.looks.items():
             action.triggered.connect(lambda _=False, look=look: self._choose_look(look))
         settings.changed.connect(self._apply)
-        self.source_bar.microphone_chosen.connect(lambda name: self.listen(name) if self._active else None)
+        self.source_bar.microphone_chosen.connect(self._choose_microphone)
 
     def _build(self) -> None:
         self.setWindowTitle("u2edge")
@@ -321,11 +342,5 @@ class MainWindow(QMainWindow):
         outer.addWidget(self.settings_bar)
         outer.addWidget(self.stage, 1)
         self.setCentralWidget(centre)
+        self.setStatusBar(self.status)
         self.stage.transcript.setFocus()
-        bar = self.statusBar()
-        bar.setSizeGripEnabled(False)
-        bar.setContentsMargins(GAP, 0, GAP, 0)
-        bar.addWidget(self._where)
-        bar.addPermanentWidget(self._model)
-        for label in (self._where, self._model):
-            label.setTextFormat(Qt.TextFormat.PlainText)

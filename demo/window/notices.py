@@ -36,12 +36,13 @@ class Notices(QWidget):
         if row is None:
             row = self._rows[notice.topic] = _Row()
             row.close_button.clicked.connect(partial(self.dismiss, notice.topic))
-            self._layout.addWidget(row)
+        moved = row.notice.severity is not notice.severity or self._layout.indexOf(row) < 0
         row.show_notice(notice, self._palette)
-        order = list(Severity)
-        for place, other in enumerate(sorted(self._rows.values(), key=lambda r: -order.index(r.notice.severity))):
-            self._layout.removeWidget(other)
-            self._layout.insertWidget(place, other)
+        if moved:
+            order = list(Severity)
+            for place, other in enumerate(sorted(self._rows.values(), key=lambda r: -order.index(r.notice.severity))):
+                self._layout.removeWidget(other)
+                self._layout.insertWidget(place, other)
         self.show()
 
     def dismiss(self, topic: str) -> None:
@@ -72,6 +73,7 @@ class _Row(QFrame):
         super().__init__()
         self.setObjectName("notice")
         self.notice = Notice("", "")
+        self._look: tuple[Severity, Palette] | None = None
         self._icon, self._label = QLabel(), QLabel()
         self._icon.setFixedSize(18, 18)
         self._label.setWordWrap(True)
@@ -89,7 +91,13 @@ class _Row(QFrame):
         row.addWidget(self.close_button)
 
     def show_notice(self, notice: Notice, palette: Palette) -> None:
+        """In an overload a notice says something new every two seconds: only what changed is made again."""
         self.notice = notice
+        set_text(self._label, notice.text)
+        self.setAccessibleName(f"{notice.severity.value}: {notice.text}")
+        if self._look == (notice.severity, palette):
+            return
+        self._look = notice.severity, palette
         colour = {Severity.INFO: palette.accent, Severity.WARNING: palette.warning, Severity.ERROR: palette.error}[
             notice.severity
         ]
@@ -100,5 +108,3 @@ class _Row(QFrame):
         )
         self._icon.setPixmap(pixmap(notice.severity.value, colour, 18))
         self.close_button.setIcon(icon("close", palette.muted, 16))
-        set_text(self._label, notice.text)
-        self.setAccessibleName(f"{notice.severity.value}: {notice.text}")

@@ -66,7 +66,7 @@ def take(options: argparse.Namespace, width: int, height: int) -> int:
             time.sleep(0.01)
 
     try:
-        wait(lambda: window.ready and window.settings_bar.other is not None, "model")
+        wait(lambda: window.ready and window.settings_bar.partner is not None, "model")
         if options.compare:
             window.actions_.compare.trigger()
             wait(lambda: window.stage.comparing, "second model")

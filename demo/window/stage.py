@@ -18,7 +18,7 @@ from demo.window.notices import Notices
 from demo.window.spectrogram import Spectrogram
 from demo.window.theme import Palette
 from demo.window.transcript_view import TranscriptView
-from demo.window.widgets import GAP, Card
+from demo.window.widgets import GAP, Card, caption, set_text
 
 SIDE = 312  # pixels; meters and experts
 HINT = "Speak, or open a recording\nCtrl+L listens, Ctrl+O opens a file; the File menu has bundled recordings to try."
@@ -36,6 +36,8 @@ class Stage(QWidget):
         self.spectrogram, self.level = Spectrogram(), LevelMeter()
         self.meters, self.experts = MetersView(), ExpertsView()
         self._legend, self._stack = Legend(), QStackedWidget()
+        self.earlier = caption()
+        self.earlier.setToolTip("No longer on screen; Copy and Save have all of them")
         self._build()
 
     @property
@@ -48,24 +50,35 @@ class Stage(QWidget):
         """Of the transcript on screen; in compare mode of the left one."""
         return self.compare.views[0].lines if self.comparing else self.transcript.lines
 
+    @property
+    def selected_text(self) -> str:
+        """In the transcripts on screen; empty when nothing is selected."""
+        return self.compare.selected_text if self.comparing else self.transcript.selected_text
+
+    def titled(self, texts: Sequence[str]) -> str:
+        """The text of each lane, under its title where there are two."""
+        if not self.comparing:
+            return texts[0]
+        return "\n\n".join(f"{title.text()}\n{text}" for title, text in zip(self.compare.titles, texts))
+
     def take(self, event: Event) -> None:
         """Draw an event; those that concern no view are ignored."""
         match event:
             case Heard():
-                self.spectrogram.hear(event.columns)
+                self.spectrogram.hear(event.columns, event.wave)
                 self.level.hear(event.rms_db, event.peak_db)
             case Partial():
                 if event.lane == 0:
                     if event.result.text:
                         self.meters.show_latency(event.behind_ms)
                     self._feed.speak(event.result)
-                    self.transcript.show_lines(self._feed.shown)
+                    self._draw()
                 if self.comparing:
                     self.compare.take(event.lane, event.result)
             case Final():
                 if event.lane == 0:
                     self._feed.finish(event.result)
-                    self.transcript.show_lines(self._feed.shown)
+                    self._draw()
                 if self.comparing:
                     self.compare.take(event.lane, event.result)
             case ExpertLoad(lane=0):
@@ -81,7 +94,7 @@ class Stage(QWidget):
     def heading(self, name: str) -> None:
         """Audio comes from another source; what was said before stays."""
         self._feed.heading(name)
-        self.transcript.show_lines(self._feed.shown)
+        self._draw()
         self.compare.heading(name)
 
     def describe(self, lanes: tuple[Lane, ...], known: Sequence[BundleChoice | None], source: str) -> None:
@@ -99,11 +112,12 @@ class Stage(QWidget):
         self._stack.setCurrentWidget(self.compare if self.comparing else self.transcript)
         self._legend.setVisible(not self.comparing)
         self.compare.summary.setVisible(self.comparing)
+        self._draw()
 
     def clear(self) -> None:
         """An empty screen."""
         self._feed.clear()
-        self.transcript.show_lines(self._feed.shown)
+        self._draw()
         self.compare.clear()
         self.spectrogram.clear()
 
@@ -118,9 +132,17 @@ class Stage(QWidget):
             view.set_palette(palette)
         self._legend.set_palette(palette)
 
+    def _draw(self) -> None:
+        self.transcript.show_lines(self._feed.shown)
+        gone = self._feed.earlier
+        set_text(self.earlier, f"Earlier utterances: {gone}")
+        self.earlier.setVisible(gone > 0 and not self.comparing)
+
     def _build(self) -> None:
         text, sound = Card("Transcript"), Card("What the model hears")
         speed, work = Card("Speed"), Card("Experts at work, last second")
+        text.head.addWidget(self.earlier)
+        text.head.addSpacing(8)
         text.head.addWidget(self._legend)
         text.head.addWidget(self.compare.summary)
         self.compare.summary.hide()
@@ -133,8 +155,8 @@ class Stage(QWidget):
         strip.addWidget(self.spectrogram, 1)
         strip.addWidget(self.level)
         sound.body.addLayout(strip)
-        sound.setMinimumHeight(118)
-        sound.setMaximumHeight(190)
+        sound.setMinimumHeight(146)
+        sound.setMaximumHeight(224)
         sound.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         speed.body.addWidget(self.meters)
         work.body.addWidget(self.experts)

@@ -212,6 +212,7 @@ QToolButton:checked { background: @accent; color: @on_accent; border-color: @acc
 QToolButton:focus { border: 2px solid @accent; padding: 4px 9px; }
 QToolButton:checked:focus { border: 2px solid @text; }
 QToolButton:disabled { color: @faint; }
+QToolButton::menu-indicator { image: none; width: 0; }
 QToolButton#primary { background: @accent; color: @on_accent; border-color: @accent; font-weight: 600; }
 QToolButton#primary:hover { background: @accent_hover; }
 QToolButton#primary:focus { border: 2px solid @text; }

@@ -124,10 +124,10 @@ class TranscriptView(QTextEdit):
         self.document().clear()
         self.show_lines(lines)
 
-    def plain_text(self) -> str:
-        """The text of the selection, else of all finished lines on screen."""
-        selected = self.textCursor().selectedText().replace("\u2029", "\n")
-        return selected or "\n".join(line.text for line in self._lines if not line.heading and not line.partial)
+    @property
+    def selected_text(self) -> str:
+        """Empty when nothing is selected."""
+        return self.textCursor().selectedText().replace("\u2029", "\n")
 
     def word_at(self, where: QPoint) -> Shown | None:
         """The word under a point of the viewport."""
@@ -218,10 +218,16 @@ class TranscriptView(QTextEdit):
             return 0
         gone = next((i for i, line in enumerate(self._lines) if line is lines[0]), 0)
         if gone:
-            cursor = QTextCursor(self.document())
-            cursor.setPosition(self.document().findBlockByNumber(gone).position(), QTextCursor.MoveMode.KeepAnchor)
+            document, bar = self.document(), self.verticalScrollBar()
+            first, layout, scrolled = document.findBlockByNumber(gone), document.documentLayout(), bar.value()
+            top = layout.blockBoundingRect(first).top()
+            cursor = QTextCursor(document)
+            cursor.setPosition(first.position(), QTextCursor.MoveMode.KeepAnchor)
             cursor.removeSelectedText()
             del self._lines[:gone]
+            if not self._following:  # what is being read stays where it is
+                moved = top - layout.blockBoundingRect(document.firstBlock()).top()
+                self._scroll_to(max(0, scrolled - round(moved)))
         return gone
 
     def _remove_from(self, cursor: QTextCursor, count: int) -> None:
@@ -269,9 +275,13 @@ class TranscriptView(QTextEdit):
     def _follow(self) -> None:
         bar = self.verticalScrollBar()
         if self._following and bar.value() != bar.maximum():
-            self._adjusting = True
-            bar.setValue(bar.maximum())
-            self._adjusting = False
+            self._scroll_to(bar.maximum())
+
+    def _scroll_to(self, value: int) -> None:
+        """Not the user's doing."""
+        self._adjusting = True
+        self.verticalScrollBar().setValue(value)
+        self._adjusting = False
 
     def _range_changed(self) -> None:
         self._follow()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QFocusEvent, QKeyEvent, QPaintEvent, QPalette
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QPaintEvent, QPalette, QPixmap
 from PySide6.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from demo.window.icons import pixmap
-from demo.window.theme import scaled_font
+from demo.window.theme import LIGHT, Palette, scaled_font
 
 _COMBO_PADDING = 35  # pixels beside the text of a drop-down list; the style sheet has them too
 GAP = 12  # pixels between cards, and inside them
@@ -49,6 +49,20 @@ class Card(QFrame):
         outer.addLayout(self.body, 1)
 
 
+class Painted(QWidget):
+    """Draws itself in the colours of a palette, in a font that is ``scale`` times the usual one."""
+
+    def __init__(self, name: str, scale: float, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName(name)
+        self.setFont(scaled_font(self.font(), scale))
+        self._palette = LIGHT
+
+    def set_palette(self, palette: Palette) -> None:
+        self._palette = palette
+        self.update()
+
+
 def caption(text: str = "", buddy: QWidget | None = None) -> QLabel:
     """A small grey label; ``&`` in its text marks the key that goes to ``buddy``."""
     label = QLabel(text)
@@ -67,6 +81,7 @@ class Combo(QComboBox):
         self.setAccessibleName(name)
         self.setToolTip(tip)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self._arrow: tuple[tuple[str, float], QPixmap] | None = None
 
     def paintEvent(self, event: QPaintEvent) -> None:
         option = QStyleOptionComboBox()
@@ -76,9 +91,10 @@ class Combo(QComboBox):
         painter = QStylePainter(self)
         painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-        colour = self.palette().color(QPalette.ColorRole.PlaceholderText).name()
-        arrow = pixmap("down", colour, 13, max(1.0, self.devicePixelRatioF()))
-        painter.drawPixmap(self.width() - 21, (self.height() - 13) // 2, arrow)
+        look = self.palette().color(QPalette.ColorRole.PlaceholderText).name(), max(1.0, self.devicePixelRatioF())
+        if self._arrow is None or self._arrow[0] != look:
+            self._arrow = look, pixmap("down", look[0], 13, look[1])
+        painter.drawPixmap(self.width() - 21, (self.height() - 13) // 2, self._arrow[1])
         painter.end()
 
 
@@ -126,6 +142,7 @@ class Segments(QWidget):
         for button in self._group.buttons():
             self._group.removeButton(button)
             self._row.removeWidget(button)
+            button.hide()
             button.deleteLater()
         self._values = [value for value, _, _ in choices]
         for i, (_, label, tip) in enumerate(choices):
