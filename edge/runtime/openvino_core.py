@@ -21,10 +21,10 @@ PRECISIONS = ("f32", "bf16", "f16")
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
-_KERNELS = 500
+_KERNELS = 1000
 """Kernels kept per graph, one per layer and shape. OpenVINO keeps 5000: every new length of an utterance then takes
-14 MB more, up to gigabytes (second pass of the int8 reference). With 500 the chunks of a stream are as fast as with
-5000; with 300 they take 1.04 of the time, with 100 1.12."""
+14 MB more, up to gigabytes (second pass of the int8 reference). With 1000 the chunks of a stream are as fast, with 500
+they are not: the passes over whole utterances push their kernels out (docs/engines.md)."""
 
 
 @dataclass(frozen=True)
