@@ -20,7 +20,7 @@ from recipes.reference.augment import (
     warp_frequency,
 )
 from recipes.reference.average import average
-from recipes.reference.batches import UNITS, Mixer, MixOptions, collate, tokenize
+from recipes.reference.batches import UNITS, Mixer, MixOptions, collate, tighten, tokenize
 from recipes.reference.devset import digit_strings
 from recipes.reference.store import Clip, FeatureStore
 from recipes.reference.train import TrainOptions, learning_rate
@@ -142,6 +142,25 @@ def test_batches_leave_room_for_ctc_and_match_their_text() -> None:
             repeats = sum(a == b for a, b in zip(ids, ids[1:]))
             assert ((int(frames) - 1) // 2 - 1) // 2 >= len(ids) + repeats
         assert (batch.tokens >= 0).sum(1).tolist() == batch.token_lengths.tolist()
+
+
+def test_isolated_digits_are_drawn_alike_however_many_takes_there_are() -> None:
+    """600 takes of "zero" and 6 of "two" must not teach that strings are mostly zeros."""
+    words = ["zero"] * 200 + ["two"] * 5
+    clips = [Clip(f"{i}.flac", w, f"s{i % 100}", "train", "digits-extra", 60 * i, 60) for i, w in enumerate(words)]
+    store = FeatureStore(tuple(clips), np.tile(random_features(60), (len(clips), 1)).astype(np.float16))
+    empty = FeatureStore((), np.zeros((0, 80), np.float16))
+    mixer = Mixer(store, empty, MixOptions(), AugmentOptions(), seed=0)
+    drawn = [text for _ in range(100) for text in mixer._parts("joined_digits")[1]]
+    share = drawn.count("two") / len(drawn)
+    assert abs(share - 0.5) < 4 * (0.25 / len(drawn)) ** 0.5  # four standard deviations of a fair coin
+
+
+def test_the_quiet_around_a_word_is_cut_and_the_word_is_not() -> None:
+    x = np.full((100, 80), 2.0, np.float32)
+    x[30:60] = 12.0
+    assert np.array_equal(tighten(x, 5, 7), x[25:67])
+    assert np.array_equal(tighten(x[30:60], 5, 7), x[30:60])
 
 
 def test_collate_pads_with_zeros_and_minus_one() -> None:

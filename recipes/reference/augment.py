@@ -45,6 +45,17 @@ LIGHT = AugmentOptions(
     rate=(0.9, 1.15), warp=(0.9, 1.12), tilt=1.0, low_pass=0.2, noise=0.4, snr=(15.0, 40.0), reverb=0.1, masks=0
 )
 
+MEDIUM = AugmentOptions(
+    rate=(0.85, 1.2),
+    warp=(0.85, 1.25),
+    tilt=1.6,
+    low_pass=0.3,
+    noise=0.5,
+    snr=(8.0, 40.0),
+    reverb=0.25,
+    masks=1,
+)
+
 
 def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1127.0 * np.log1p(hertz / 700.0)

@@ -36,6 +36,7 @@ class MixOptions:
     human_sentences: float = 0.20
     keywords: float = 0.03
     synthetic_sentences: float = 0.09
+    neural_digits: float = 0.0  # of a neural synthesiser: folders neural…
     max_digits: int = 7
     max_frames: int = 1100  # of one utterance
     batch_frames: int = 8000  # feature frames, with padding
@@ -45,8 +46,14 @@ class MixOptions:
 SPEECH = MixOptions(0.24, 0.10, 0.14, 0.32, 0.04, 0.16)
 """Digits and sentences alike: 200 speakers of sentences keep the encoder general while it learns the digits."""
 
+SENTENCES = MixOptions(0.10, 0.06, 0.04, 0.55, 0.05, 0.20)
+"""Mostly sentences, while the encoder learns to hear and spell."""
+
 DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
 """For the last part of training: what the model is for."""
+
+VOICES = MixOptions(0.44, 0.10, 0.06, 0.18, 0.03, 0.05, neural_digits=0.14)
+"""Digits of as many voices as there are; sentences keep the encoder general."""
 
 EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
 
@@ -65,7 +72,8 @@ class Mixer:
     """Draws utterances from a store of training clips.
 
     The folder's name says what a corpus is: ``digits…`` (isolated, or strings), ``sentences…`` and ``keywords…`` are
-    people; any other is synthetic.
+    people; any other is synthetic. Speakers with a few isolated digits only are drawn as one: a string of their
+    digits has many voices.
     """
 
     def __init__(
@@ -83,10 +91,17 @@ class Mixer:
         self.kinds: dict[str, list[Clip]] = defaultdict(list)
         for clip in store.clips:
             self._file(clip)
+        few = [speaker for speaker, own in self.digits.items() if len(own) < 30]
+        for speaker in few:
+            self.digits["crowd"] += self.digits.pop(speaker)
         self.recorded = list(self.digits)  # speakers recorded digit by digit: many takes each
         for clip in digits or []:  # cut from strings by align.py: many speakers, few takes each
             self.digits[clip.speaker].append(clip)
         self.cut = [speaker for speaker in self.digits if speaker not in self.recorded]
+        self.takes: dict[str, dict[str, list[Clip]]] = {s: defaultdict(list) for s in self.digits}
+        for speaker, own in self.digits.items():
+            for clip in own:
+                self.takes[speaker][clip.text].append(clip)
         weights = {
             k: getattr(mix, k)
             for k in (
@@ -96,6 +111,7 @@ class Mixer:
                 "human_sentences",
                 "keywords",
                 "synthetic_sentences",
+                "neural_digits",
             )
         }
         present = {k: w for k, w in weights.items() if w and (self.kinds[k] or (k == "joined_digits" and self.digits))}
@@ -113,6 +129,8 @@ class Mixer:
             self.kinds["human_sentences"].append(clip)
         elif clip.corpus.startswith("keywords"):
             self.kinds["keywords"].append(clip)
+        elif clip.corpus.startswith("neural"):
+            self.kinds["neural_digits"].append(clip)
         elif set(clip.text.split()) <= DIGIT_WORDS:
             self.kinds["synthetic_digits"].append(clip)
         else:
@@ -142,10 +160,7 @@ class Mixer:
     def _parts(self, kind: str) -> tuple[list[Features], list[str]]:
         rng = self.rng
         if kind == "joined_digits":
-            speakers = self.cut if self.cut and rng.random() < 0.5 else self.recorded
-            speaker = speakers[int(rng.integers(len(speakers)))]
-            own = self.digits[speaker]
-            picked = [own[int(i)] for i in rng.integers(len(own), size=int(rng.integers(1, self.mix.max_digits + 1)))]
+            picked = self._digits(int(rng.integers(1, self.mix.max_digits + 1)))
         else:
             own = self.kinds[kind]
             count = 2 if kind.endswith("digits") and self.mix.max_digits > 3 and rng.random() < 0.3 else 1
@@ -159,12 +174,29 @@ class Mixer:
             parts = [self._trim(change_rate(p, rng.uniform(0.9, 1.15))) for p in parts]
         return parts, [c.text for c in picked]
 
+    def _digits(self, count: int) -> list[Clip]:
+        """Isolated digits of one speaker, or of the crowd; every digit as often as any other."""
+        rng = self.rng
+        draw, crowd = rng.random(), "crowd" in self.digits
+        if self.cut and draw < 0.3:
+            speaker = self.cut[int(rng.integers(len(self.cut)))]
+        elif crowd and draw < 0.6:
+            speaker = "crowd"
+        else:
+            speaker = self.recorded[int(rng.integers(len(self.recorded)))]
+        takes = self.takes[speaker]
+        words = sorted(takes)
+        drawn = [takes[words[int(i)]] for i in rng.integers(len(words), size=count)]
+        return [own[int(rng.integers(len(own)))] for own in drawn]
+
     def _trim(self, x: Features) -> Features:
         """Sometimes cut a few frames off the ends or fade them, as tight trimming and noise gates do.
 
         Weak consonants suffer from that first; the rest of the word then has to be enough.
         """
         rng = self.rng
+        if rng.random() < 0.6:
+            x = tighten(x, int(rng.integers(5, 16)), int(rng.integers(5, 16)))
         if len(x) > 30 and rng.random() < 0.3:
             head, tail = (int(n) for n in rng.integers(0, 5, size=2))
             x = x[head : len(x) - tail]
@@ -211,6 +243,16 @@ class Mixer:
                 groups[-1].append(utterance)
             for i in self.rng.permutation(len(groups)):
                 yield collate(groups[int(i)])
+
+
+def tighten(x: Features, before: int, after: int) -> Features:
+    """Cut the quiet off both ends of a word (frames, mel), leaving ``before`` and ``after`` frames of it."""
+    loud = np.exp(x / 2).mean(1)  # of amplitudes, in which a recording's hiss is small
+    low, high = np.quantile(loud, 0.1), loud.max()
+    found = np.flatnonzero(loud > low + 0.08 * (high - low))
+    if not len(found):
+        return x
+    return x[max(0, found[0] - before) : found[-1] + 1 + after]
 
 
 DIGIT_WORDS = {"zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
@@ -269,13 +311,16 @@ __all__ = [
     "DIGITS",
     "EASY",
     "LIGHT",
+    "SENTENCES",
     "SPEECH",
     "UNITS",
+    "VOICES",
     "Batch",
     "MixOptions",
     "Mixer",
     "collate",
     "prefetch",
     "prefetch_in_processes",
+    "tighten",
     "tokenize",
 ]

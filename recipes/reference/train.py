@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from edge.model.config import ModelConfig
 from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
-from recipes.reference.augment import AugmentOptions
+from recipes.reference.augment import LIGHT, MEDIUM, AugmentOptions
 from recipes.reference.batches import (
     DIGITS,
     EASY,
-    LIGHT,
+    SENTENCES,
     SPEECH,
     UNITS,
+    VOICES,
     Batch,
     Mixer,
     MixOptions,
@@ -40,9 +41,11 @@ from recipes.reference.batches import (
 )
 from recipes.reference.dev_wer import dev_features, word_error_rates
 from recipes.reference.distil import Distillation
+from recipes.reference.phones import PhoneHead
 from recipes.reference.store import Clip, build
 
-MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS}
+MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS, "sentences": SENTENCES, "voices": VOICES}
+AUGMENT = {"full": AugmentOptions(), "medium": MEDIUM, "light": LIGHT}
 HERE = Path(__file__).parent
 
 
@@ -60,6 +63,8 @@ class TrainOptions:
     clip: float = 5.0
     streaming: float = 0.0  # share of batches trained in chunks of 640 ms, where the bar is, instead of a drawn size
     distil: float = 0.0  # weight of the distance to the first weights in full context (distil.py); needs --init
+    phones: float = 0.0  # weight of the phones' CTC (phones.py)
+    phone_block: int = 4  # of the encoder, from 1: where the phones are spelled
     average: float = 0.999  # decay of the weight average that is evaluated and shipped
     evaluate_every: int = 400
     save_every: int = 100
@@ -98,8 +103,10 @@ class Trainer:
         self.average = U2pp(config).to(device)
         self.average.load_state_dict(self.model.state_dict())
         self.average.eval()
-        decay = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.phones = PhoneHead(self.model, options.phone_block).to(device) if options.phones else None
+        learned = [*self.model.parameters(), *(self.phones.parameters() if self.phones else ())]
+        decay = [p for p in learned if p.ndim > 1]
+        plain = [p for p in learned if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decay, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=options.peak,
@@ -124,6 +131,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "audio_seconds": self.audio_seconds,
+            "phones": self.phones.state_dict() if self.phones else {},
         }
         temporary = self.out / "resume.tmp"
         torch.save(state, temporary)
@@ -136,6 +144,8 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
+        if self.phones:
+            self.phones.load_state_dict(state["phones"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.audio_seconds = state["step"], state["audio_seconds"]
         return True
@@ -170,6 +180,9 @@ class Trainer:
         total = losses.total
         if self.distillation is not None:
             total = total + self.options.distil * self.distillation.loss(batch, self.device)
+        phones = self.phones.loss(batch) if self.phones else None
+        if phones is not None:
+            total = total + self.options.phones * phones
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
@@ -182,7 +195,8 @@ class Trainer:
         self.step += 1
         self.audio_seconds += float(batch.feat_lengths.sum()) / 100
         attention = float(losses.attention.detach()) if losses.attention is not None else float("nan")
-        return {"ctc": float(losses.ctc.detach()), "att": attention, "norm": float(norm)}
+        values = {"ctc": float(losses.ctc.detach()), "att": attention, "norm": float(norm)}
+        return values if phones is None else values | {"phones": float(phones.detach())}
 
 
 def write_experiment(trainer: Trainer, cmvn: dict[str, Any], configuration: dict[str, Any], half: bool = True) -> None:
@@ -214,6 +228,10 @@ def main() -> None:
         "--dither", type=float, default=AugmentOptions.dither, help="share with one 16-bit step of noise"
     )
     parser.add_argument("--distil", type=float, default=0.0, help="weight of distil.py; the teacher is --init")
+    parser.add_argument("--phones", type=float, default=0.0, help="weight of the intermediate phones' CTC (phones.py)")
+    parser.add_argument(
+        "--augment", choices=AUGMENT, default="full", help="how much recordings are varied (augment.py)"
+    )
     parser.add_argument("--average", type=float, default=TrainOptions.average, help="decay of the average of weights")
     parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
     parser.add_argument(
@@ -242,6 +260,7 @@ def main() -> None:
         peak=args.peak,
         streaming=args.streaming,
         distil=args.distil,
+        phones=args.phones,
         average=args.average,
         seed=args.seed,
     )
@@ -265,7 +284,7 @@ def main() -> None:
             parser.error("--distil: expected --init RESUME.PT, the teacher's weights; found none")
         trainer.distil_from(args.init)
     cut = args.out / "digits.json"  # written by align.py once the model is good enough
-    augmentation = AugmentOptions(dither=args.dither)
+    augmentation = replace(AUGMENT[args.augment], dither=args.dither)
     digits = [Clip(**c) for c in json.loads(cut.read_text())] if cut.exists() else None
     mix = replace(MIXES[args.mix], batch_frames=args.batch_frames)
     mixer = Mixer(store, noise, mix, augmentation, options.seed + trainer.step, digits)
@@ -283,19 +302,21 @@ def main() -> None:
     full = prefetch_in_processes(mixer, args.workers) if args.workers else prefetch(mixer.batches())
     log = (args.out / "log.jsonl").open("a")
     began, before, audio = time.time(), trainer.step, trainer.audio_seconds
-    sums = {"ctc": 0.0, "att": 0.0, "norm": 0.0}
+    sums: dict[str, float] = {}
     try:
         while trainer.step < options.steps:
             values = trainer.train_step(next(easy if trainer.step < options.easy_steps else full))
             for key, value in values.items():
-                sums[key] = value if sums[key] == 0 or math.isnan(sums[key]) else 0.95 * sums[key] + 0.05 * value
+                old = sums.get(key, math.nan)
+                sums[key] = value if math.isnan(old) else 0.95 * old + 0.05 * value
             done = trainer.step - before
             if trainer.step % 10 == 0:
                 spent = time.time() - began
                 left = (options.steps - trainer.step) * spent / done
                 print(
-                    f"step {trainer.step}/{options.steps}  ctc {sums['ctc']:.2f}  att {sums['att']:.2f}  "
-                    f"norm {sums['norm']:.1f}  lr {learning_rate(trainer.step, options):.1e}  "
+                    f"step {trainer.step}/{options.steps}  "
+                    + "  ".join(f"{key} {value:.2f}" for key, value in sums.items())
+                    + f"  lr {learning_rate(trainer.step, options):.1e}  "
                     f"{(trainer.audio_seconds - audio) / spent:.0f}x real time  "
                     f"{trainer.audio_seconds / 3600:.1f} h seen  ETA {left / 60:.0f} min",
                     flush=True,
