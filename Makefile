@@ -101,7 +101,7 @@ report: both
 # The bundles that make demo runs, from the checkpoint and the profile in models/reference.
 bundle: $(VENV)/.quant
 	$(BIN)/u2edge convert models/reference -o models/reference-bundle --storage fp16 --dither 1 --reencode --force
-	$(BIN)/u2edge quantize models/reference --profile models/reference/calibration.profile -o models/reference-int8 --keep encoder.encoders.1.self_attn --reencode --force
+	$(BIN)/u2edge quantize models/reference --profile models/reference/calibration.profile -o models/reference-int8 --reencode --force
 
 # The number in the README: word error rate on human digit strings of held-out speakers.
 digits: $(VENV)/.dev

@@ -76,8 +76,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/reference as make bundle makes it, but with --reduce-range."""
     reference = MODELS / "reference"
     profile = Profile.load(reference / "calibration.profile")
-    keep = ["encoder.encoders.1.self_attn"]
-    plan = observe(load_experiment(reference), profile, keep=keep, reduce_range=True)
+    plan = observe(load_experiment(reference), profile, reduce_range=True)
     out = tmp_path_factory.mktemp("reduced") / "bundle"
     quantize_checkpoint(reference, plan, out, ConvertOptions(dither=1.0, reencode=True))
     return out
