@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from edge.model.train_yaml import from_wenet
+from edge.model.u2pp import U2pp
+from edge.runtime.features import StreamingFbank
+from edge.runtime.manifest import FeatureOptions
 from recipes.reference.align import align, cut
 from recipes.reference.augment import (
     CENTRES,
@@ -16,6 +21,7 @@ from recipes.reference.augment import (
     add_noise,
     augment,
     change_rate,
+    no_speech,
     reverberate,
     warp_frequency,
 )
@@ -25,6 +31,7 @@ from recipes.reference.devset import digit_strings
 from recipes.reference.store import Clip, FeatureStore
 from recipes.reference.train import TrainOptions, learning_rate
 
+CONFIGURATION = Path(__file__).resolve().parents[1] / "recipes" / "reference" / "train.yaml"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -154,6 +161,31 @@ def test_isolated_digits_are_drawn_alike_however_many_takes_there_are() -> None:
     drawn = [text for _ in range(100) for text in mixer._parts("joined_digits")[1]]
     share = drawn.count("two") / len(drawn)
     assert abs(share - 0.5) < 4 * (0.25 / len(drawn)) ** 0.5  # four standard deviations of a fair coin
+
+
+def test_nobody_speaks_and_nothing_is_written() -> None:
+    """A recognizer that never heard an empty room writes words into one."""
+    empty = FeatureStore((), np.zeros((0, 80), np.float16))
+    only = {k: 0.0 for k in ("joined_digits", "human_digits", "synthetic_digits", "human_sentences", "keywords")}
+    mix = MixOptions(**only, synthetic_sentences=0.0, silence=1.0, batch_frames=2000, pool=2)
+    batch = next(Mixer(empty, empty, mix, AugmentOptions(), seed=0).batches())
+    assert not batch.token_lengths.any() and (batch.tokens == -1).all()
+    model = U2pp(from_wenet(yaml.safe_load(CONFIGURATION.read_text())))
+    losses = model.losses(batch.feats, batch.feat_lengths, batch.tokens, batch.token_lengths, chunk=-1)
+    assert torch.isfinite(losses.total)
+    # The only path without tokens is blank in every frame.
+    memory, valid = model.encoder(batch.feats, batch.feat_lengths)
+    blanks = (-model.ctc(memory)[:, :, 0] * valid.squeeze(1)).sum() / len(batch.feats)
+    torch.testing.assert_close(losses.ctc, blanks, rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_room_has_the_spectrum_of_noise_of_one_level() -> None:
+    """What no_speech draws as hiss is the recognizer's filter bank of white noise, up to level and colour."""
+    rng = np.random.default_rng(3)
+    real = StreamingFbank(FeatureOptions()).accept(rng.normal(0, 1e-2, 16000).astype(np.float32))
+    drawn = no_speech(np.random.default_rng(1), 300)
+    # Neighbouring frames of one room differ as much as those of real noise.
+    assert np.diff(drawn, axis=0).std() == pytest.approx(np.diff(real, axis=0).std(), rel=0.1)
 
 
 def test_the_quiet_around_a_word_is_cut_and_the_word_is_not() -> None:

@@ -12,8 +12,9 @@ import yaml
 from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from recipes.reference.augment import AugmentOptions
-from recipes.reference.batches import Mixer, MixOptions, prefetch_in_processes
+from recipes.reference.batches import Mixer, MixOptions
 from recipes.reference.noisy import active_power, mix
+from recipes.reference.prefetch import prefetch_in_processes
 from recipes.reference.store import Clip, FeatureStore
 from recipes.scaling.models import NAMES, configuration
 

@@ -123,6 +123,12 @@ def test_loudness_and_sampling_rate_do_not_matter_much(recognizer: Recognizer) -
     assert jiwer.wer(texts, found) <= BAR
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-5, 2e-4, 1e-3], ids=lambda level: f"{level:g} of full scale")
+def test_a_quiet_room_says_nothing(recognizer: Recognizer, level: float) -> None:
+    room = np.random.default_rng(0).normal(0, level, 8 * 16000).astype(np.float32)
+    assert not "".join(r.text for r in recognizer.transcribe(room, 16000))
+
+
 @pytest.mark.parametrize("reencode", [None, False], ids=["second pass", "the chunks' own encoder output"])
 def test_human_digits_of_unseen_speakers(recognizer: Recognizer, reencode: bool | None) -> None:
     corpus = SHARED / "speech" / "digits-human"
@@ -131,4 +137,5 @@ def test_human_digits_of_unseen_speakers(recognizer: Recognizer, reencode: bool 
     utterances = digit_strings(corpus)
     options = DecodeOptions(chunk_ms=640.0, reencode=reencode)
     texts = [" ".join(r.text for r in recognizer.transcribe(u.samples, 16000, options=options)) for u in utterances]
-    assert jiwer.wer([u.text for u in utterances], texts) <= BAR
+    # Measured 2.7 and 2.2 %; ties that another CPU rounds otherwise move a word or two of 594.
+    assert jiwer.wer([u.text for u in utterances], texts) <= 0.04

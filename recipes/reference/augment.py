@@ -126,6 +126,20 @@ def stationary_noise(rng: np.random.Generator, frames: int) -> Features:
     return (response(rng, 3.0) + np.linspace(0, rng.uniform(-2, 4), _BINS) + jitter).astype(np.float32)
 
 
+def no_speech(rng: np.random.Generator, frames: int) -> Features:
+    """(frames, mel) a room in which nobody speaks: hiss of any colour, from digital silence to the level of speech.
+
+    The jitter of its frames is that of real noise, whose windows overlap.
+    """
+    if rng.random() < 0.1:
+        return np.full((frames, _BINS), SILENCE, dtype=np.float32)
+    hiss = dither_frames()
+    start = int(rng.integers(len(hiss)))
+    x = np.take(hiss, range(start, start + frames), axis=0, mode="wrap")
+    colour = response(rng, rng.uniform(0, 3.0)) + np.linspace(0, rng.uniform(-3, 3), _BINS)
+    return (x + colour + rng.uniform(-4, 12)).astype(np.float32)
+
+
 def mask(x: Features, rng: np.random.Generator, options: AugmentOptions) -> Features:
     """SpecAugment: a few bands and spans replaced by the mean."""
     x, mean = x.copy(), x.mean()

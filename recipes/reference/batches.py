@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from recipes.reference.augment import LIGHT, SILENCE, AugmentOptions, Features, augment, change_rate
+from recipes.reference.augment import (
+    LIGHT,
+    SILENCE,
+    AugmentOptions,
+    Features,
+    augment,
+    change_rate,
+    dither_frames,
+    no_speech,
+)
 from recipes.reference.store import Clip, FeatureStore
 
 UNITS = ("<blank>", "<unk>", "<sos/eos>", *"abcdefghijklmnopqrstuvwxyz", "'", "▁")
@@ -37,6 +43,8 @@ class MixOptions:
     keywords: float = 0.03
     synthetic_sentences: float = 0.09
     neural_digits: float = 0.0  # of a neural synthesiser: folders neural…
+    silence: float = 0.0  # nobody speaks, nothing is written
+    long_pauses: float = 0.0  # share of the others with up to 3 s of that before or after
     max_digits: int = 7
     max_frames: int = 1100  # of one utterance
     batch_frames: int = 8000  # feature frames, with padding
@@ -52,7 +60,7 @@ SENTENCES = MixOptions(0.10, 0.06, 0.04, 0.55, 0.05, 0.20)
 DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
 """For the last part of training: what the model is for."""
 
-VOICES = MixOptions(0.44, 0.10, 0.06, 0.18, 0.03, 0.05, neural_digits=0.14)
+VOICES = MixOptions(0.44, 0.10, 0.06, 0.18, 0.03, 0.05, neural_digits=0.14, silence=0.08, long_pauses=0.25)
 """Digits of as many voices as there are; sentences keep the encoder general."""
 
 EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
@@ -112,9 +120,14 @@ class Mixer:
                 "keywords",
                 "synthetic_sentences",
                 "neural_digits",
+                "silence",
             )
         }
-        present = {k: w for k, w in weights.items() if w and (self.kinds[k] or (k == "joined_digits" and self.digits))}
+        present = {
+            k: w
+            for k, w in weights.items()
+            if w and (self.kinds[k] or k == "silence" or (k == "joined_digits" and self.digits))
+        }
         self.names = list(present)
         self.chances = np.array(list(present.values())) / sum(present.values())
 
@@ -140,6 +153,8 @@ class Mixer:
         """One augmented utterance (frames, mel) and its tokens."""
         while True:
             kind = self.names[int(self.rng.choice(len(self.names), p=self.chances))]
+            if kind == "silence":
+                return self._silence(int(self.rng.integers(60, 900))), []
             parts, texts = self._parts(kind)
             x, pauses = self._join(parts)
             noise = self.draw_noise() if self.noise.clips else None
@@ -149,6 +164,16 @@ class Mixer:
             repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
             if len(x) <= self.mix.max_frames and (len(x) - 3) // 4 - 1 >= len(tokens) + repeats:  # CTC needs the room
                 return x, tokens
+
+    def _silence(self, frames: int) -> Features:
+        """A room, in half of the cases with recorded noise (frames, mel)."""
+        x = no_speech(self.rng, frames)
+        if self.noise.clips and self.rng.random() < 0.5:
+            noise = self.draw_noise() + np.float32(self.rng.uniform(-9, 1))
+            x = np.logaddexp(x, np.take(noise, range(frames), axis=0, mode="wrap"))
+        if self.rng.random() < self.options.dither:
+            x = np.logaddexp(x, np.take(dither_frames(), range(frames), axis=0, mode="wrap"))
+        return np.maximum(x, np.float32(SILENCE))
 
     def draw_noise(self) -> Features:
         """Up to 12 s of recorded noise (frames, mel)."""
@@ -227,6 +252,10 @@ class Mixer:
         for part in parts:
             pieces += [part, pause(2, 35)]
         pieces[-1] = pause(0, 50)
+        if rng.random() < self.mix.long_pauses:
+            end = -1 if rng.random() < 0.7 else 0
+            room = no_speech(rng, int(rng.integers(40, 300)))
+            pieces[end] = np.minimum(room, floor + np.float32(rng.uniform(0, 2)) + (room - room.mean(0)))
         pauses = np.concatenate([np.full(len(piece), i % 2 == 0) for i, piece in enumerate(pieces)])
         return np.maximum(np.concatenate(pieces), np.float32(SILENCE)), pauses
 
@@ -262,49 +291,11 @@ def collate(utterances: list[tuple[Features, list[int]]]) -> Batch:
     """Pad a list of utterances into one batch."""
     frames, sizes = [len(x) for x, _ in utterances], [len(t) for _, t in utterances]
     feats = torch.zeros(len(utterances), max(frames), utterances[0][0].shape[1])
-    tokens = torch.full((len(utterances), max(sizes)), -1, dtype=torch.long)
+    tokens = torch.full((len(utterances), max(1, *sizes)), -1, dtype=torch.long)
     for i, (x, t) in enumerate(utterances):
         feats[i, : len(x)] = torch.from_numpy(x)
-        tokens[i, : len(t)] = torch.tensor(t)
+        tokens[i, : len(t)] = torch.tensor(t, dtype=torch.long)
     return Batch(feats, torch.tensor(frames), tokens, torch.tensor(sizes))
-
-
-class _Worker(IterableDataset[Batch]):
-    """One mixer per process, each with a seed of its own."""
-
-    def __init__(self, mixer: Mixer) -> None:
-        self.mixer = mixer
-
-    def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        if info is not None:
-            self.mixer.rng = np.random.default_rng([int(self.mixer.rng.integers(2**31)), info.id])
-        return self.mixer.batches()
-
-
-def prefetch_in_processes(mixer: Mixer, workers: int) -> Iterator[Batch]:
-    """Prepare batches in processes: a GPU takes them faster than one thread draws them (about 300 x real time)."""
-    loader = DataLoader(_Worker(mixer), batch_size=None, num_workers=workers, prefetch_factor=4, pin_memory=False)
-    return iter(loader)
-
-
-def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
-    """Prepare batches in a thread while the model computes."""
-    ready: queue.Queue[Batch | Exception] = queue.Queue(depth)
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-        except Exception as error:  # shown by the consumer instead of dying silently in the thread
-            ready.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        item = ready.get()
-        if isinstance(item, Exception):
-            raise item
-        yield item
 
 
 __all__ = [
@@ -319,8 +310,6 @@ __all__ = [
     "MixOptions",
     "Mixer",
     "collate",
-    "prefetch",
-    "prefetch_in_processes",
     "tighten",
     "tokenize",
 ]

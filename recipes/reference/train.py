@@ -36,12 +36,11 @@ from recipes.reference.batches import (
     Batch,
     Mixer,
     MixOptions,
-    prefetch,
-    prefetch_in_processes,
 )
 from recipes.reference.dev_wer import dev_features, word_error_rates
 from recipes.reference.distil import Distillation
 from recipes.reference.phones import PhoneHead
+from recipes.reference.prefetch import prefetch, prefetch_in_processes
 from recipes.reference.store import Clip, build
 
 MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS, "sentences": SENTENCES, "voices": VOICES}
