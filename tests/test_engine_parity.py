@@ -81,14 +81,15 @@ def test_int8_roundings_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rounding_leaves_the_integer_kernels() -> None:
     """Exec types of the runtime model: as many int8 kernels as layers, with the roundings in front."""
     engine: Any = backend("int8", "openvino")
-    for graph, layers, floats in ((engine._encoder, 236, 12), (engine._decoder, 50, 12)):
+    # Of the encoder, the tuner keeps 14 layers of two attentions and two convolutions in float beside the 12 routers.
+    for graph, layers, floats in ((engine._encoder, 222, 26), (engine._decoder, 50, 12)):
         kinds = []
         for node in graph.compiled.get_runtime_model().get_ops():
             info = node.get_rt_info()
             if info["layerType"].astype(str) == "FullyConnected":
                 kinds.append(info["primitiveType"].astype(str).rpartition("_")[2].lower())
         assert kinds.count("i8") >= layers, "every linear layer planned so"
-        assert len(kinds) - kinds.count("i8") <= floats, "routers"
+        assert len(kinds) - kinds.count("i8") <= floats, "routers, and what was kept"
 
 
 def test_rounding_is_what_the_graph_says() -> None:
