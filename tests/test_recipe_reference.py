@@ -152,7 +152,7 @@ def test_batches_leave_room_for_ctc_and_match_their_text() -> None:
 
 
 def test_isolated_digits_are_drawn_alike_however_many_takes_there_are() -> None:
-    """600 takes of "zero" and 6 of "two" must not teach that strings are mostly zeros."""
+    """200 takes of "zero" and 5 of "two" must not teach that strings are mostly zeros."""
     words = ["zero"] * 200 + ["two"] * 5
     clips = [Clip(f"{i}.flac", w, f"s{i % 100}", "train", "digits-extra", 60 * i, 60) for i, w in enumerate(words)]
     store = FeatureStore(tuple(clips), np.tile(random_features(60), (len(clips), 1)).astype(np.float16))
