@@ -83,7 +83,9 @@ def _graphs(bundle: Bundle) -> tuple[tuple[str, Path], ...]:
 
 
 def _weights(nodes: Iterable[Any]) -> set[str]:
-    return {name for node in nodes for name in node.input if name.endswith(".weight")}
+    # ONNX Runtime renames what it turns into uint8 for CPUs without VNNI.
+    names = (name.removesuffix("_s8_2_u8") for node in nodes for name in node.input)
+    return {name for name in names if name.endswith(".weight")}
 
 
 def _onnxruntime(path: Path) -> Counter[str]:
@@ -101,23 +103,19 @@ def _onnxruntime(path: Path) -> Counter[str]:
 
 def _optimized(path: Path) -> Any:
     """The graph after all of ONNX Runtime's optimizations, without its weights."""
-    import onnxruntime as ort
+    from edge.runtime.onnx_session import session
 
     with tempfile.TemporaryDirectory(prefix="u2edge-kernels-") as folder:
         out = Path(folder) / "optimized.onnx"
-        options = ort.SessionOptions()
-        options.optimized_model_filepath = str(out)
-        options.log_severity_level = 4  # it warns that such a file belongs to this machine
-        options.intra_op_num_threads = 1
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session(path, 1, out, optimized_model_external_initializers_file_name="weights")
         return onnx.load(out, load_external_data=False).graph
 
 
 def _openvino(path: Path) -> Counter[str]:
-    from edge.runtime.openvino_core import core  # raises BackendError where it is not installed
+    from edge.runtime.openvino_core import Compilation, compile_model, openvino
 
-    model = core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    openvino()  # raises BackendError where it is not installed
+    model = compile_model(str(path), Compilation())
     counts: Counter[str] = Counter()
     for node in model.get_runtime_model().get_ops():
         info = node.get_rt_info()

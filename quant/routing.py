@@ -22,6 +22,7 @@ from edge.runtime.errors import BackendError, BundleError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.graph_contract import default_threads
 from edge.runtime.manifest import FeatureOptions, Manifest
+from edge.runtime.onnx_session import session
 from edge.runtime.options import DecodeOptions, plan
 from edge.runtime.state import EncoderState
 
@@ -65,18 +66,14 @@ class RoutedEncoder:
         self._manifest, self._where = bundle.manifest, bundle.encoder
         model = onnx.load(str(bundle.encoder), load_external_data=False)
         self._routers = expose_routing(model, bundle.manifest.moe.layers, str(bundle.encoder))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or default_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         folder = str(bundle.directory.resolve())  # of external data
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         self._folder = tempfile.TemporaryDirectory(prefix="u2edge-agreement-")
         path = Path(self._folder.name) / "encoder.onnx"
         try:
             onnx.save(model, str(path))
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = session(
+                path, threads or default_threads(), model_external_initializers_file_folder_path=folder
+            )
         except Exception as error:  # onnxruntime raises many types
             self._folder.cleanup()
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

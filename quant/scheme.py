@@ -91,8 +91,8 @@ class PlannedScheme(FloatScheme):
         x_scale = _float32(x)
         q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale, layer.weight_limit)
         with graph.scope(""):
-            scales, zeros = graph.constant(scale, np.float32), graph.constant(np.zeros(len(q)), np.int8)
-            value = graph.node("DequantizeLinear", graph.initializer(f"{path}.weight", q), scales, zeros, axis=0)
+            scales = graph.constant(scale, np.float32)
+            value = _weight_value(graph, path, q, scales)
             if bias is None:
                 return value, None
             integers = graph.constant(quantize_bias(bias, scale, x_scale), np.int32)
@@ -108,6 +108,13 @@ def _input_scale(layer: LayerPlan, path: str) -> ActivationScale:
             "dynamic"
         )
     return layer.input
+
+
+def _weight_value(graph: GraphBuilder, path: str, q: NDArray[np.int8], scales: str) -> str:
+    """int8 weights ``q (out, ...)`` read as float32. Each layer has zero points of its own: ONNX Runtime cannot turn
+    weights into uint8 for CPUs without VNNI when layers share them (edge/runtime/onnx_session.py)."""
+    zeros = graph.initializer(f"{path}.zero_point", np.zeros(len(q), np.int8))
+    return graph.node("DequantizeLinear", graph.initializer(f"{path}.weight", q), scales, zeros, axis=0)
 
 
 def _float32(scale: ActivationScale) -> np.float32:
@@ -140,8 +147,7 @@ def _two_products(
         how = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
         rows = graph.node("QuantizeLinear", graph.concat([high, low], axis=0), *how)
         rows = graph.node("DequantizeLinear", rows, *how)
-        scales, zeros = graph.constant(scale * step, np.float32), graph.constant(np.zeros(len(q)), np.int8)
-        value = graph.node("DequantizeLinear", graph.initializer(f"{path}.weight", q), scales, zeros, axis=0)
+        value = _weight_value(graph, path, q, graph.constant(scale * step, np.float32))
     y = graph.node("Gemm", rows, value, transB=1)
     with graph.scope(""):
         high, low = graph.nodes("Split", 2, y, axis=0)

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from edge.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from edge.runtime.onnx_session import session
 
 Float32 = npt.NDArray[np.float32]
 _CONVOLUTIONS = {"conv2d": ((3, 2), (3, 2)), "conv2d6": ((3, 2), (5, 3)), "conv2d8": ((3, 2), (3, 2), (3, 2))}
@@ -127,10 +128,7 @@ def tiny_weights(config: ModelConfig, seed: int = 0) -> dict[str, Float32]:
 
 
 def load(model: onnx.ModelProto | str) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(model if isinstance(model, str) else model.SerializeToString(), options)
+    return session(model if isinstance(model, str) else model.SerializeToString(), 1)
 
 
 def run(session: ort.InferenceSession, **inputs: Any) -> dict[str, npt.NDArray[Any]]:

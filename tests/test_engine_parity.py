@@ -13,6 +13,7 @@ from openvino_helpers import SAMPLES, backend, bundle_dir, fbank, need_openvino,
 
 from edge.runtime import Bundle, DecodeOptions, Recognizer, load_audio
 from edge.runtime.backend import Backend, load_backend
+from edge.runtime.openvino_products import saturates
 
 ENGINES = ("onnxruntime", "openvino")
 
@@ -80,6 +81,8 @@ def test_int8_roundings_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rounding_leaves_the_integer_kernels() -> None:
     """Exec types of the runtime model: as many int8 kernels as layers, with the roundings in front."""
+    if saturates():
+        pytest.skip("OpenVINO's int8 kernels are not exact on this processor, so none is used")
     engine: Any = backend("int8", "openvino")
     # Of the encoder, the tuner keeps 14 layers of two attentions and two convolutions in float beside the 12 routers.
     for graph, layers, floats in ((engine._encoder, 222, 26), (engine._decoder, 50, 12)):
@@ -167,7 +170,8 @@ def test_activations_of_16_bits_are_integer_products(wide: Path) -> None:
     bundle = Bundle.open(wide)
     kernels = count_kernels(bundle)
     assert kernels["encoder"]["QGemm"] == 236 and kernels["decoder"]["QGemm"] == 50
-    assert count_kernels(bundle, "openvino")["encoder"]["FullyConnected i8"] >= 236
+    if not saturates():  # float where the processor's 8-bit sums would be cut off
+        assert count_kernels(bundle, "openvino")["encoder"]["FullyConnected i8"] >= 236
     assert bundle.manifest.encoder.scheme == "static16"
     size = sum(path.stat().st_size for path in wide.iterdir())
     assert size < 1.05 * sum(path.stat().st_size for path in bundle_dir("int8").iterdir())

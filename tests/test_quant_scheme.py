@@ -15,6 +15,7 @@ from edge.export.experts import FeedForwardSpec, feed_forward
 from edge.export.graph import GraphBuilder
 from edge.export.linear import LinearScheme
 from edge.export.subsampling import subsampling
+from edge.runtime.openvino_core import Compilation, compile_model, core
 from quant.plan import ActivationScale, LayerPlan, Precision, QuantizationError, QuantizationPlan
 from quant.scheme import PlannedScheme
 
@@ -285,9 +286,8 @@ def test_convolutions_otherwise_compute_in_float(precision: Precision) -> None:
 
 
 def openvino(model: onnx.ModelProto) -> Any:
-    core = pytest.importorskip("openvino").Core()
-    read = core.read_model(model.SerializeToString())
-    return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    pytest.importorskip("openvino")
+    return compile_model(core().read_model(model.SerializeToString()), Compilation())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
 from edge.runtime.graph_contract import Contract, decoder_contract, default_threads, encoder_contract
+from edge.runtime.onnx_session import session
 from edge.runtime.state import EncoderState, Step
 
 _CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
@@ -90,19 +91,9 @@ class OnnxBackend:
         return score, r_score
 
 
-ort.disable_telemetry_events()  # speech stays on the device, and so does the fact that it was transcribed
-
-
 def _session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning threads keep whole cores busy between chunks, and lose on a busy machine: with two threads beside
-    # another job a chunk took 37 ms spinning, 24 ms not (27 M parameters, two cores).
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session(path, threads)
     except Exception as error:  # onnxruntime raises many types, RuntimeError the most
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         found = f"onnxruntime {ort.__version__} cannot load it ({reason})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime.errors import BackendError
+from edge.runtime.openvino_products import FLOAT_PRODUCTS, saturates
 from edge.runtime.user_cache import user_cache
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Compilation:
             # Pinned threads sit on cores another program may be using; a recognizer is rarely alone on a device.
             found |= {"INFERENCE_NUM_THREADS": self.threads, "ENABLE_CPU_PINNING": False}
             found["CPU_RUNTIME_CACHE_CAPACITY"] = _KERNELS
+            found |= FLOAT_PRODUCTS if saturates() else {}
         if self.cache is not None:
             found["CACHE_DIR"] = str(self.cache)
         return found
@@ -102,7 +104,9 @@ def graph_cache(checksum: str) -> Path | None:
     OpenVINO finds a compiled graph by path and time of the model file, which a bundle copied over another may share;
     the folder is therefore named by ``checksum``.
     """
-    folder = user_cache(f"openvino/{checksum[:16]}")
+    # A home directory may be shared by machines, and what an older u2edge compiled is not to be found.
+    products = "float" if saturates() else "int8"
+    folder = user_cache(f"openvino/{checksum[:16]}-{products}")
     if folder is None:
         _say_once("no cache folder can be written, so graphs are compiled at every start; set XDG_CACHE_HOME")
     return folder
