@@ -52,8 +52,9 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
     }
 }
 
+/* On the stack of the thread: the one that faulthandler sets up for faults may be too small, or gone. */
 static void install(void) {
-    struct sigaction ours = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    struct sigaction ours = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
     real_sigaction(SIGSEGV, &ours, NULL);
 }
 
