@@ -60,7 +60,7 @@ Reencode = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: physical cores, at most 4]"),
+    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: as many as pay here, measured once]"),
 ]
 EngineOption = Annotated[
     Engine, typer.Option(help="Inference engine; auto: the faster one here, tried for two seconds and remembered.")

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from openvino_helpers import REFERENCE, SAMPLES
 
-from edge.runtime import BackendError, Bundle, Recognizer, probe
+from edge.runtime import BackendError, Bundle, Recognizer, choice, race
 from edge.runtime.backend import ENGINES
+from edge.runtime.choice import choice_file
 from edge.runtime.onnx_backend import OnnxBackend
 from edge.runtime.probe import choose
 from edge.runtime.state import EncoderState, Step
@@ -63,8 +63,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
-    """The probe's clock."""
-    monkeypatch.setattr(probe, "time", Clock)
+    """The clock of the measurement."""
+    monkeypatch.setattr(race, "time", Clock)
     Clock.now = 0.0
     return Clock
 
@@ -125,6 +125,8 @@ def test_two_seconds_at_most(monkeypatch: pytest.MonkeyPatch, clock: type[Clock]
         '{"engine": "tensorrt", "device": "cpu", "chunk_ms": {}}',
         '{"engine": "openvino", "device": "gpu", "chunk_ms": {}}',
         '{"engine": "openvino", "device": "cpu", "chunk_ms": 3}',
+        '{"engine": "openvino", "device": "cpu", "threads": 0, "chunk_ms": {}}',
+        '{"engine": "openvino", "device": "cpu", "threads": "1", "chunk_ms": {}}',
     ],
 )
 @pytest.mark.usefixtures("clock")
@@ -182,10 +184,11 @@ def test_real_engines() -> None:
 
 def test_key_names_machine_and_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(REFERENCE)
-    first = probe._file(bundle, "cpu", 1, "f32")
-    assert first == probe._file(bundle, "CPU", 1, "f32")
-    others = [probe._file(bundle, "cpu", None, "f32"), probe._file(bundle, "auto", 1, "f32")]
-    monkeypatch.setattr(probe, "cpu_name", lambda: "another")
-    others.append(probe._file(bundle, "cpu", 1, "f32"))
+    first = choice_file(bundle, "auto", "cpu", 1, "f32")
+    assert first == choice_file(bundle, "auto", "CPU", 1, "f32")
+    others = [choice_file(bundle, "auto", *what, "f32") for what in (("cpu", None), ("auto", 1))]
+    others.append(choice_file(bundle, "openvino", "cpu", 1, "f32"))
+    monkeypatch.setattr(choice, "cpu_name", lambda: "another")
+    others.append(choice_file(bundle, "auto", "cpu", 1, "f32"))
     monkeypatch.undo()
-    assert np.unique([str(f) for f in (first, *others)]).size == 4
+    assert len({str(file) for file in (first, *others)}) == 5

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from edge.runtime.audio import read_blocks
-from edge.runtime.backend import Backend, Preparing, initial_state, load_backend
+from edge.runtime.backend import Backend, Preparing, initial_state
 from edge.runtime.bundle import Bundle
+from edge.runtime.choice import Choice
 from edge.runtime.errors import AudioError
 from edge.runtime.manifest import Manifest
 from edge.runtime.options import DecodeOptions, Plan, plan
-from edge.runtime.probe import Choice, choose
+from edge.runtime.probe import choose
 from edge.runtime.rescoring import pad_hypotheses
 from edge.runtime.result import Result
 from edge.runtime.stream import Stream
+from edge.runtime.threads import load_measured
 
 _CLAIM_MS = 60_000.0  # of audio; memory for longer utterances is not claimed in advance
 
@@ -42,7 +44,7 @@ class Recognizer:
         self.bundle, self.backend = bundle, backend
         self._claimed = False
         self.choice = choice
-        """How the engine was chosen; None when it was named."""
+        """How the engine, or its number of threads, was chosen; None when there was nothing to choose."""
 
     @classmethod
     def load(
@@ -62,7 +64,8 @@ class Recognizer:
                 and remembered for this machine and bundle.
             device: "cpu"; with openvino also "gpu" (an Intel one; the CPU when it cannot be used) or "auto" (a GPU if
                 there is one).
-            threads: within one operator; None: physical cores, at most 4.
+            threads: within one operator; None: as many as pay, found by half a second of trying and remembered as
+                the engine is (for an encoder above 100 MB: physical cores, at most 4).
             verify: compare checksums first (about 1 s per GB).
             precision: of float arithmetic; "f32", with openvino also "bf16" or "f16" where the device has it.
 
@@ -73,7 +76,7 @@ class Recognizer:
         bundle = Bundle.open(bundle_dir, verify=verify)
         if engine == "auto":
             return cls(bundle, *choose(bundle, device, threads, precision))
-        return cls(bundle, load_backend(bundle, engine, device, threads, precision))
+        return cls(bundle, *load_measured(bundle, engine, device, threads, precision))
 
     @property
     def manifest(self) -> Manifest:

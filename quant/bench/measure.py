@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class BenchOptions:
     left_chunks: int = 16
     rescoring: bool = True
     reencode: bool | None = None  # None: as each bundle recommends
-    threads: int | None = None  # None: physical cores, at most 4
+    threads: int | None = None  # None: as many as pay for the bundle
     seconds: float = 20.0  # of measuring, in whole loads of two rounds
     rounds: int | None = None  # or exactly this many
     processes: int = 3  # of their own, per bundle, for load time and memory; 0: neither is measured
@@ -150,7 +150,12 @@ def bench(
     say = progress or (lambda _: None)
     say("loading")
     pairs = ((bundle, options.inference), (baseline, options.baseline_inference or options.inference))
-    lanes = [_Lane(how.load(path, options.threads), options) for path, how in pairs if path]
+    lanes: list[_Lane] = []
+    for path, how in pairs:
+        if path:
+            lanes.append(_Lane(how.load(path, options.threads), options))
+            # Where none were asked for, the baseline gets those that pay for the bundle: one thing is compared.
+            options = replace(options, threads=lanes[0].recognizer.backend.threads)
     _check_alike(lanes)
     rate = lanes[0].recognizer.manifest.features.sample_rate
     sources = {str(path): read_start(path, rate, LONGEST_S) for path in audio} or {"noise": noise(10.0, rate)}

@@ -1,0 +1,94 @@
+"""The number of threads: the fewest that pay, measured once per bundle and machine; asked for, it is obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openvino_helpers import REFERENCE, SAMPLES
+
+from edge.runtime import Bundle, Recognizer, race, threads
+from edge.runtime.backend import ENGINES
+from edge.runtime.onnx_backend import OnnxBackend
+from edge.runtime.state import EncoderState, Step
+
+
+class Clock:
+    now = 0.0
+
+    @classmethod
+    def perf_counter(cls) -> float:
+        return cls.now
+
+
+class Timed(OnnxBackend):
+    """A real engine; each number of threads takes the time that a test gives it, whatever the machine does."""
+
+    seconds: dict[int, float]
+    loads: list[int]
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> Any:
+        assert threads is not None, "somebody decided"
+        cls.loads.append(threads)
+        return cls(bundle, threads)
+
+    def step(self, features: Any, state: EncoderState) -> Step:
+        Clock.now += self.seconds[self.threads]
+        return super().step(features, state)
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(ENGINES, "onnxruntime", f"{__name__}:Timed")
+    monkeypatch.setattr(race, "time", Clock)
+    monkeypatch.setattr(threads, "default_threads", lambda: 4)
+    Timed.loads = []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted", "loads"),
+    [
+        ({1: 0.010, 2: 0.016, 4: 0.001}, 1, [1, 2]),  # slower: nothing above is tried
+        ({1: 0.010, 2: 0.0095, 4: 0.001}, 1, [1, 2]),  # hardly faster
+        ({1: 0.010, 2: 0.006, 4: 0.0058}, 2, [1, 2, 4]),
+        ({1: 0.010, 2: 0.006, 4: 0.004}, 4, [1, 2, 4]),
+    ],
+)
+def test_the_fewest_that_pay(seconds: dict[int, float], wanted: int, loads: list[int]) -> None:
+    Timed.seconds = seconds
+    first = Recognizer.load(REFERENCE)
+    assert first.backend.threads == wanted and Timed.loads == loads
+    assert first.choice is not None and "2 threads" in first.choice.reason
+    again = Recognizer.load(REFERENCE)
+    assert again.backend.threads == wanted and Timed.loads == [*loads, wanted], "remembered: loaded once"
+    assert again.choice is not None and again.choice.remembered
+
+
+def test_what_is_asked_for_is_obeyed() -> None:
+    Timed.seconds = {3: 1.0}
+    assert Recognizer.load(REFERENCE, threads=3).backend.threads == 3
+    assert Timed.loads == [3] and Clock.now >= 0
+
+
+def test_a_large_bundle_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "LARGE", 1_000_000)
+    assert Recognizer.load(REFERENCE).backend.threads == 4
+    assert Timed.loads == [4]
+
+
+def test_one_core_has_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "default_threads", lambda: 1)
+    loaded = Recognizer.load(REFERENCE)
+    assert loaded.choice is None and Timed.loads == [1]
+
+
+def test_text_does_not_depend_on_threads() -> None:
+    Timed.seconds = dict.fromkeys((1, 2), 0.0)
+    one, two = (
+        [r.text for sample in SAMPLES for r in Recognizer.load(REFERENCE, threads=count).transcribe(sample)]
+        for count in (1, 2)
+    )
+    assert one == two and len(one) >= len(SAMPLES)
