@@ -50,7 +50,6 @@ def quantize_checkpoint(
         name=plan.scheme,
         encoder=PlannedScheme(plan) if encoder else None,
         decoder=PlannedScheme(plan) if decoder else None,
-        reduce_range=plan.reduce_range,
         calibration={"layers": plan.counts(), **(calibration or {})},
         check=check,
     )

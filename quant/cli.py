@@ -55,14 +55,6 @@ def quantize(
             "weight8, weight4: only weights (experts in 4 bits)."
         ),
     ] = Scheme.static,
-    reduce_range: Annotated[
-        bool,
-        typer.Option(
-            "--reduce-range",
-            help="Weights of -64..64, whose sums are exact on x86 without VNNI too (u2edge doctor tells); "
-            "with static, static16, dynamic.",
-        ),
-    ] = False,
     observer: Annotated[
         Observer, typer.Option(help="Of static scales: the extremes, or the range of least squared error.")
     ] = Observer.minmax,
@@ -127,7 +119,6 @@ def quantize(
         name=name,
         dither=dither,
         reencode=reencode,
-        reduce_range=reduce_range,
         audio=audio,
         threads=threads,
         force=force,

@@ -17,7 +17,7 @@ from calibration.profile import DEFAULT_RULE, CoverageRule, Profile, ProfileErro
 from edge.model.checkpoint import Experiment
 from edge.model.u2pp import U2pp
 from quant.carrier import Carrier, quantizable
-from quant.plan import EIGHT_BIT, ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
+from quant.plan import ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
 
 SCHEMES = ("static", "static16", "dynamic", "weight8", "weight4")
 DEFAULT_OBSERVER = "minmax"
@@ -33,7 +33,6 @@ def observe(
     observer: str = DEFAULT_OBSERVER,
     rule: CoverageRule = DEFAULT_RULE,
     keep: Collection[str] = (),
-    reduce_range: bool = False,
 ) -> QuantizationPlan:
     """The plan of a scheme for every layer of a checkpoint.
 
@@ -45,18 +44,13 @@ def observe(
         observer: kl or minmax, for static.
         rule: below it an expert's own statistics are not trusted.
         keep: module paths that stay fp32, with everything below them.
-        reduce_range: int8 weights of -64..64, for processors without VNNI; static, static16 and dynamic.
 
     Raises:
-        QuantizationError: an unknown scheme or path, a missing profile, a layer whose scale cannot be found,
-            ``reduce_range`` with a scheme of weights only.
+        QuantizationError: an unknown scheme or path, a missing profile, a layer whose scale cannot be found.
         ProfileError: a profile of another checkpoint, or without a layer of it.
     """
     if scheme not in SCHEMES:
         raise QuantizationError(f"--scheme: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
-    if reduce_range:
-        check_reducible(scheme)
-        return observe(experiment, profile, scheme, observer, rule, keep).reduced()
     if scheme in ("static", "static16"):
         if profile is None:
             raise QuantizationError(
@@ -83,23 +77,11 @@ def observe(
     return QuantizationPlan(scheme, layers)
 
 
-def check_reducible(scheme: str) -> None:
-    """
-    Raises:
-        QuantizationError: a scheme without products of 8-bit activations and 8-bit weights.
-    """
-    if scheme not in EIGHT_BIT:
-        raise QuantizationError(
-            f"--reduce-range: expected --scheme {', '.join(EIGHT_BIT[:-1])} or {EIGHT_BIT[-1]}, found {scheme}, whose "
-            "kernels do not saturate; leave --reduce-range out"
-        )
-
-
 class Replay:
     """A profile, laid out so that observers can see it as often as needed.
 
     Args:
-        experiment, profile, rule, keep, reduce_range: as for ``observe``.
+        experiment, profile, rule, keep: as for ``observe``.
     """
 
     def __init__(
@@ -108,12 +90,10 @@ class Replay:
         profile: Profile,
         rule: CoverageRule = DEFAULT_RULE,
         keep: Collection[str] = (),
-        reduce_range: bool = False,
     ) -> None:
         profile.check_checkpoint(experiment.sha256, str(experiment.path))
         self._modules = quantizable(experiment.build())
         self._uncovered = profile.uncovered(rule)
-        self._reduce_range = reduce_range
         self.kept = _kept(self._modules, keep)
         """Layers that stay fp32, and why."""
         self._inputs: dict[str, Site] = {}
@@ -157,8 +137,7 @@ class Replay:
             bias = getattr(module, "bias", None)
             weights = weight_scales(path, weight, scale, None if bias is None else bias.detach().numpy())
             layers[path] = LayerPlan("static", scale, output, weights, borrowed)
-        plan = QuantizationPlan("static", _chained(self._modules, layers))
-        return plan.reduced() if self._reduce_range else plan
+        return QuantizationPlan("static", _chained(self._modules, layers))
 
 
 def widened(plan: QuantizationPlan) -> QuantizationPlan:

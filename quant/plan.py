@@ -17,14 +17,6 @@ Precision = Literal["static", "static16", "dynamic", "weight8", "weight4", "fp32
 bits, as two int8 products. dynamic: the activation scale is computed per call. weight8, weight4: only the weights are
 stored in 8 or 4 bits. fp32: left alone."""
 
-EIGHT_BIT: tuple[Precision, ...] = ("static", "static16", "dynamic")
-"""uint8 activations (both halves of static16's) times int8 weights. Without VNNI, x86 adds pairs of these products in
-16 bits, and what exceeds them is cut off (vpmaddubsw)."""
-
-FULL, REDUCED = 127, 64
-"""Largest magnitude of an int8 weight; REDUCED is the largest whose pairs of products fit in 16 bits whatever the
-activations are: 2 * 255 * 64 = 32640."""
-
 
 class QuantizationError(EdgeError, ValueError):
     """A layer that cannot be quantized as asked."""
@@ -61,8 +53,8 @@ class LayerPlan:
     """One linear layer or convolution.
 
     ``input`` is needed for static; ``output`` too for a static convolution (after its ReLU). ``weight_scale
-    (out_features,)`` float32 comes from the weight observer, for the whole of int8; None: largest magnitude /
-    ``weight_limit`` per output channel. ``why`` says what made this layer differ from the scheme, for the report.
+    (out_features,)`` float32 comes from the weight observer; None: largest magnitude / 127 per output channel.
+    ``why`` says what made this layer differ from the scheme, for the report.
     """
 
     precision: Precision
@@ -71,12 +63,6 @@ class LayerPlan:
     weight_scale: NDArray[np.float32] | None = None
     borrowed: bool = False  # the scale of an expert that calibration saw too rarely
     why: str = ""
-    reduce_range: bool = False  # weights of -64..64; says nothing about precisions that are not EIGHT_BIT
-
-    @property
-    def weight_limit(self) -> int:
-        """Largest magnitude of the layer's integer weights, where a channel has one scale."""
-        return REDUCED if self.reduce_range and self.precision in EIGHT_BIT else FULL
 
 
 @dataclass(frozen=True)
@@ -92,18 +78,6 @@ class QuantizationPlan:
             name: dataclasses.replace(layer, precision=precision, why=why) if covers(paths, name) else layer
             for name, layer in self.layers.items()
         }
-        return dataclasses.replace(self, layers=layers)
-
-    @property
-    def reduce_range(self) -> bool:
-        """Whether every int8 weight that meets 8-bit activations is -64..64 by plan."""
-        eight = [layer.reduce_range for layer in self.layers.values() if layer.precision in EIGHT_BIT]
-        return all(eight) and any(layer.reduce_range for layer in self.layers.values())
-
-    def reduced(self) -> QuantizationPlan:
-        """The plan with int8 weights of -64..64, so that processors without VNNI compute exact sums. A layer that falls
-        back to weight8 later has its full range again."""
-        layers = {name: dataclasses.replace(layer, reduce_range=True) for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
 
     def counts(self) -> dict[str, int]:

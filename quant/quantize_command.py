@@ -20,7 +20,7 @@ from edge.model.checkpoint import Experiment, load_experiment
 from edge.runtime.bundle import Bundle
 from quant.bundle import quantize_checkpoint
 from quant.kernels import count_kernels
-from quant.observe import Replay, check_reducible, observe
+from quant.observe import Replay, observe
 from quant.plan import QuantizationError, QuantizationPlan
 from quant.tuning import Tuning, TuningOptions, tune
 
@@ -47,7 +47,6 @@ class Request:
     name: str = ""
     dither: float | None = None
     reencode: bool = False
-    reduce_range: bool = False
     audio: Path | None = None
     threads: int | None = None
     force: bool = False
@@ -71,8 +70,6 @@ def run(request: Request) -> int:
         raise QuantizationError(f"{out}: already exists; choose another folder, or replace it with --force")
     if request.tune and request.scheme != "static":
         raise QuantizationError(f"--tune: expected --scheme static, which has scales to search, found {request.scheme}")
-    if request.reduce_range:
-        check_reducible(request.scheme)
     corpus = _corpus(request) if request.tune else []
     experiment = load_experiment(request.checkpoint)
     profile, sha256 = _profile(request, experiment)
@@ -81,12 +78,12 @@ def run(request: Request) -> int:
     tuning = None
     if corpus and profile is not None:
         report("replaying the profile to the observers")
-        replay = Replay(experiment, profile, rule, request.keep, request.reduce_range)
+        replay = Replay(experiment, profile, rule, request.keep)
         limits = TuningOptions(request.max_drop, request.min_agreement, _observers(request), threads=request.threads)
         tuning = tune(experiment, replay, corpus, limits, options, report)
         plan = tuning.plan
     else:
-        plan = observe(experiment, profile, request.scheme, request.observer, rule, request.keep, request.reduce_range)
+        plan = observe(experiment, profile, request.scheme, request.observer, rule, request.keep)
     calibration = provenance(request, plan, profile, sha256, rule, tuning)
     bundle = quantize_checkpoint(request.checkpoint, plan, out, options, calibration, report)
     for line in summary(plan, bundle):
@@ -152,8 +149,6 @@ def summary(plan: QuantizationPlan, bundle: Bundle) -> list[str]:
         listed = ", ".join(_short(path) for path in experts[:6]) + (", ..." if len(experts) > 6 else "")
         lines.append(f"{len(experts)} experts were seen too rarely and borrow statistics: {listed}")
     lines.append("layers: " + ", ".join(f"{count} {kind}" for kind, count in sorted(plan.counts().items())))
-    if plan.reduce_range:
-        lines.append("weights of -64..64: sums are exact without VNNI too")
     for graph, kernels in count_kernels(bundle).items():
         lines.append(f"{graph} kernels: " + ", ".join(f"{count} {kind}" for kind, count in kernels.items()))
     size = sum(path.stat().st_size for path in bundle.directory.iterdir())
@@ -195,8 +190,7 @@ def _options(request: Request, experiment: Experiment, profile: Profile | None, 
             "silence will exceed the scales; calibrate with the same --dither"
         )
     audio = request.audio or next(iter(sorted((experiment.path / "samples").glob("*.flac"))), None)
-    reduced = "-reduced" if request.reduce_range else ""
-    name = request.name or f"{experiment.path.resolve().name}-{request.scheme}{reduced}"
+    name = request.name or f"{experiment.path.resolve().name}-{request.scheme}"
     return ConvertOptions(name=name, overwrite=request.force, dither=dither, reencode=request.reencode, audio=audio)
 
 

@@ -89,7 +89,7 @@ class PlannedScheme(FloatScheme):
     ) -> tuple[str, str | None]:
         """Weight and bias read through DequantizeLinear: int8 per output channel, and int32 per x.scale * scale."""
         x_scale = _float32(x)
-        q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale, layer.weight_limit)
+        q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale)
         with graph.scope(""):
             scales = graph.constant(scale, np.float32)
             value = _weight_value(graph, path, q, scales)
@@ -139,7 +139,7 @@ def _two_products(
     """
     found = _input_scale(layer, path)
     step = np.float32(max(found.zero_point, 255 - found.zero_point, 1) * max(found.scale, _LEAST_SCALE) / 127)
-    q, scale = channel_quantize(weight, layer.weight_scale, path, limit=layer.weight_limit)
+    q, scale = channel_quantize(weight, layer.weight_scale, path)
     with graph.scope(""):
         steps = graph.node("Mul", x, graph.constant(np.float32(1) / step, np.float32))
         high = graph.node("Round", steps)
@@ -156,7 +156,7 @@ def _two_products(
 
 
 def _dynamic(graph: GraphBuilder, x: str, path: str, layer: LayerPlan, weight: Float32, bias: Float32 | None) -> str:
-    q, scale = channel_quantize(weight, layer.weight_scale, path, limit=layer.weight_limit)
+    q, scale = channel_quantize(weight, layer.weight_scale, path)
     with graph.scope(""):
         x_q, x_scale, x_zero = graph.nodes("DynamicQuantizeLinear", 3, x)
         both = graph.node("Mul", x_scale, graph.constant(scale, np.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.plan import FULL, QuantizationError
+from quant.plan import QuantizationError
 
 Float32 = NDArray[np.float32]
 
@@ -14,7 +14,7 @@ BLOCK = 32
 
 _TINY = np.float32(2.0**-40)  # the scale of a channel of zeros; products with an activation scale stay normal floats
 _HALF = np.finfo(np.float16)
-_OBSERVED = 127.5  # steps that weight observers give the largest magnitude, half of -128..127
+_LARGEST = 127  # magnitude of an int8 weight; -128 is left out, so that the range is symmetric
 _MOST_BIAS = 2.0**30  # leaves half of int32 to the sum of products
 
 
@@ -24,17 +24,15 @@ def channel_quantize(
     path: str,
     bias: Float32 | None = None,
     x_scale: np.float32 | None = None,
-    limit: int = FULL,
 ) -> tuple[NDArray[np.int8], Float32]:
-    """Symmetric int8, -limit..limit, one scale per output channel.
+    """Symmetric int8, -127..127, one scale per output channel.
 
     Args:
         weight: ``(out, ...)``.
-        scale: ``(out,)`` of a weight observer, for the whole of int8; None: largest magnitude / limit.
+        scale: ``(out,)`` of a weight observer; None: largest magnitude / 127.
         path: of the layer, for the message.
         bias, x_scale: where the bias becomes int32 in units of x_scale * scale: the scale of a channel that is nearly
             zero grows until its bias fits. What that rounds away is below 1e-4 of the bias.
-        limit: ``LayerPlan.weight_limit``; below 127 ``scale`` grows accordingly.
 
     Returns:
         int8 like ``weight`` and the float32 scales, all positive.
@@ -44,18 +42,16 @@ def channel_quantize(
     """
     flat = weight.reshape(len(weight), -1)
     if scale is None:
-        scale = np.abs(flat).max(axis=1) / np.float32(limit)
+        scale = np.abs(flat).max(axis=1) / np.float32(_LARGEST)
     elif scale.shape != (len(weight),) or not (np.isfinite(scale) & (scale > 0)).all():
         raise QuantizationError(
             f"{path}: expected {len(weight)} positive weight scales, found {scale.shape} from {scale.min(initial=0)}"
         )
-    elif limit < FULL:
-        scale = scale * np.float32(_OBSERVED / limit)
     least = np.full(len(weight), _TINY)
     if bias is not None and x_scale is not None:
         least = np.maximum(least, (np.abs(bias) / (np.float64(x_scale) * _MOST_BIAS)).astype(np.float32))
     scale = np.maximum(scale.astype(np.float32), least)
-    q = np.clip(np.rint(flat / scale[:, None]), -limit, limit).astype(np.int8)
+    q = np.clip(np.rint(flat / scale[:, None]), -_LARGEST, _LARGEST).astype(np.int8)
     return q.reshape(weight.shape), scale
 
 

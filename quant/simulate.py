@@ -88,7 +88,7 @@ def fake_weight(path: str, module: nn.Module, layer: LayerPlan) -> Tensor:
     bias, x_scale = None, None
     if layer.precision == "static" and module.bias is not None and layer.input is not None:
         bias, x_scale = cast(Tensor, module.bias).detach().numpy(), np.float32(layer.input.scale)
-    q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale, layer.weight_limit)
+    q, scale = channel_quantize(weight, layer.weight_scale, path, bias, x_scale)
     return torch.from_numpy(q * scale.reshape(-1, *(1,) * (weight.ndim - 1)))
 
 

@@ -230,6 +230,18 @@ def test_fields_of_an_older_writer_are_defaults_but_not_all(copy: Path) -> None:
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize("value", [False, True])
+def test_fields_that_have_gone_are_ignored_without_a_word(copy: Path, value: bool) -> None:
+    """Before int8 sums were exact everywhere, a bundle said whether its weights were small enough for them to be."""
+    before = Bundle.open(copy).manifest
+    edit(copy, lambda data: [data[graph].update(reduce_range=value) for graph in ("encoder", "decoder")])
+    assert unknown_fields((copy / "manifest.json").read_text("utf-8")) == ()
+    assert Bundle.open(copy).manifest == before
+    # The same name elsewhere is as unknown as any other.
+    edit(copy, lambda data: data["stream"].update(reduce_range=value))
+    assert unknown_fields((copy / "manifest.json").read_text("utf-8")) == ("manifest.stream.reduce_range",)
+
+
 def test_what_is_written_is_read_again(tiny_bundle: Path) -> None:
     manifest = Bundle.open(tiny_bundle).manifest
     assert Manifest.from_json(manifest.to_json()) == manifest and unknown_fields(manifest.to_json()) == ()

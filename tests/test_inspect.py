@@ -77,21 +77,6 @@ def test_json_is_the_manifest_and_the_files(tiny_bundle: Path, command: Command)
     assert data["streaming"]["frame_ms"] == 40 and data["streaming"]["full_context"] is True
 
 
-def test_weights_of_reduced_range_are_shown(tmp_path: Path, command: Command) -> None:
-    """Per graph, for people and for machines."""
-    encoder = dataclasses.replace(MANIFEST.encoder, scheme="static", storage="fp16", reduce_range=True)
-    decoder = dataclasses.replace(MANIFEST.decoder, scheme="static", storage="fp16")
-    folder = write(tmp_path / "bundle", dataclasses.replace(MANIFEST, encoder=encoder, decoder=decoder))
-    _, text, _ = command(folder)
-    first, second = (
-        next(line for line in text.splitlines() if line.startswith(name)) for name in ("encoder", "decoder")
-    )
-    assert "static with weights of -64..64 (reduce_range), other weights" in first
-    assert "static, other weights" in second
-    graphs = json.loads(command(folder, "--json")[1])["graphs"]
-    assert (graphs["encoder"]["reduce_range"], graphs["decoder"]["reduce_range"]) == (True, False)
-
-
 def test_a_quantized_bundle(tmp_path: Path, command: Command) -> None:
     encoder = dataclasses.replace(MANIFEST.encoder, scheme="static", storage="fp16")
     manifest = dataclasses.replace(MANIFEST, encoder=encoder, calibration=CALIBRATION)
@@ -166,6 +151,17 @@ def test_fields_of_a_newer_version_are_listed(tmp_path: Path, command: Command) 
     (folder / "manifest.json").write_text(json.dumps(data))
     code, text, _ = command(folder)
     assert code == 0 and "manifest.stream.lookahead (of a newer u2edge)" in text
+
+
+def test_fields_that_have_gone_are_not_called_newer(tmp_path: Path, command: Command) -> None:
+    folder = write(tmp_path / "bundle", MANIFEST)
+    data = json.loads((folder / "manifest.json").read_text())
+    for graph in ("encoder", "decoder"):
+        data[graph]["reduce_range"] = True
+    (folder / "manifest.json").write_text(json.dumps(data))
+    code, text, _ = command(folder)
+    assert code == 0 and "ignored" not in text and "reduce_range" not in text
+    assert json.loads(command(folder, "--json")[1])["unknown_fields"] == []
 
 
 def test_one_liner_without_a_model_section() -> None:

@@ -226,19 +226,17 @@ def test_dynamic_scales_hold_zero_and_the_extremes() -> None:
 CONVOLUTION, FEED_FORWARD = "encoder.embed.conv.2", "encoder.encoders.1.feed_forward"
 
 
-@pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize(
     ("part", "precision"),
     [(CONVOLUTION, "static"), (FEED_FORWARD, "static"), (FEED_FORWARD, "dynamic"), (FEED_FORWARD, "weight4")],
 )
 def test_the_simulation_computes_what_the_bundle_computes(
-    part: str, precision: Precision, reduced: bool, half: tuple[Path, QuantizationPlan], tmp_path: Path
+    part: str, precision: Precision, half: tuple[Path, QuantizationPlan], tmp_path: Path
 ) -> None:
     # One part at a time: a value on the verge of another integer would make all layers after it differ a little.
     folder, every = half
     layers = {path: layer for path, layer in every.layers.items() if covers({part}, path)}
     plan = QuantizationPlan("mixed", layers).fall_back({part}, precision, "")
-    plan = plan.reduced() if reduced else plan
     bundle = quantize_checkpoint(folder, plan, tmp_path / "bundle")
     backend, speech = OnnxBackend.load(bundle), features(150, seed=1)[0].numpy()
     model = load_experiment(folder).build()

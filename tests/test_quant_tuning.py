@@ -111,26 +111,22 @@ def test_steps_double_and_end_with_all() -> None:
     assert [steps(n) for n in (0, 1, 2, 3, 8, 9)] == [[], [1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 9]]
 
 
-@pytest.mark.parametrize("reduced", [False, True])
 def test_quantize_writes_a_bundle_that_says_where_its_scales_came_from(
-    checkpoint: Path, saved: Path, profile: Profile, spoken: list[Utterance], tmp_path: Path, reduced: bool
+    checkpoint: Path, saved: Path, profile: Profile, spoken: list[Utterance], tmp_path: Path
 ) -> None:
     manifest = tmp_path / "dev.jsonl"
     write_manifest([dataclasses.replace(u, split="dev") for u in spoken], manifest)
     out = tmp_path / "int8"
     command = ["quantize", str(checkpoint), "--profile", str(saved), "-o", str(out), "--keep", "ctc.ctc_lo"]
-    command += ["--reduce-range"] if reduced else []
     result = CliRunner().invoke(app, [*command, "--tune", str(manifest), "--max-drop", "1000", "--min-agreement", "0"])
     assert result.exit_code == 0, result.output
     found = Bundle.open(out).manifest
-    assert found.encoder.reduce_range == found.decoder.reduce_range == reduced
-    assert found.name.endswith("-reduced") == ("weights of -64..64" in result.output) == reduced
     weights = [
         numpy_helper.to_array(t)
         for t in onnx.load(out / "encoder.onnx").graph.initializer
         if t.data_type == onnx.TensorProto.INT8
     ]
-    assert max(np.abs(q.astype(int)).max() for q in weights) == (64 if reduced else 127)
+    assert max(np.abs(q.astype(int)).max() for q in weights) == 127
     calibration = found.calibration
     assert calibration["profile"]["utterances"] == 4
     assert calibration["fell_back"]["ctc.ctc_lo"] == {"precision": "fp32", "why": "--keep"}
@@ -152,10 +148,6 @@ def test_quantize_refuses_what_does_not_belong_together(
         ([str(checkpoint), "--profile", str(tmp_path / "none.profile")], "u2edge calibrate"),
         ([str(checkpoint), "--profile", str(saved), "--keep", "nowhere"], "--keep"),
         ([str(checkpoint), "--scheme", "dynamic", "--tune", str(tmp_path)], "--scheme static"),
-        (
-            [str(checkpoint), "--scheme", "weight8", "--reduce-range"],
-            "--reduce-range: expected --scheme static, static16",
-        ),
     ):
         result = CliRunner().invoke(app, ["quantize", *arguments, "-o", str(out)])
         assert isinstance(result.exception, EdgeError) and message in str(result.exception), result.output

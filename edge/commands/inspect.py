@@ -73,7 +73,7 @@ def describe(manifest: Manifest, files: dict[str, str], unknown: tuple[str, ...]
         "model": one_liner(manifest),
         "schema_version": manifest.schema_version,
         "graphs": {
-            name: {key: getattr(g, key) for key in ("file", "scheme", "storage", "bytes", "reduce_range")}
+            name: {key: getattr(g, key) for key in ("file", "scheme", "storage", "bytes")}
             for name, g in (("encoder", manifest.encoder), ("decoder", manifest.decoder))
         },
         "streaming": {
@@ -125,8 +125,7 @@ def rows(manifest: Manifest, data: dict[str, Any]) -> list[tuple[str, str]]:
     streaming, features, tokens = data["streaming"], manifest.features, manifest.tokens
     found = [("name", manifest.name), ("model", data["model"])]
     for name, graph in data["graphs"].items():
-        reduced = " with weights of -64..64 (reduce_range)" if graph["reduce_range"] else ""
-        how = f"{graph['scheme']}{reduced}, other weights stored as {graph['storage']}"
+        how = f"{graph['scheme']}, other weights stored as {graph['storage']}"
         if graph["scheme"] == "fp32":
             how = f"fp32 arithmetic, weights stored as {graph['storage']}"
         found.append((name, f"{how}, {graph['bytes'] / _MB:.2f} MB"))

@@ -182,4 +182,4 @@ def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization
 def _graph(file: str, storage: str, how: Quantization, quantized: bool) -> GraphInfo:
     if not quantized:
         return GraphInfo(file, storage=storage)
-    return GraphInfo(file, how.name, storage, reduce_range=how.reduce_range)
+    return GraphInfo(file, how.name, storage)

@@ -17,7 +17,6 @@ class Quantization:
     name: str  # GraphInfo.scheme of a graph that has a scheme
     encoder: LinearScheme | None = None  # None: float32
     decoder: LinearScheme | None = None
-    reduce_range: bool = False  # GraphInfo.reduce_range of a graph that has a scheme
     calibration: dict[str, Any] = field(default_factory=dict)  # Manifest.calibration
     check: Callable[[Bundle], None] = lambda bundle: None
     """Called with the finished bundle before it appears; an error it raises leaves nothing behind."""

@@ -23,6 +23,9 @@ SCHEMA_VERSION = 1
 _CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
 _SUBSAMPLING = {"conv2d": (4, 6), "conv2d6": (6, 10), "conv2d8": (8, 14)}  # input_layer -> subsampling, right_context
 
+_RETIRED = frozenset({"manifest.encoder.reduce_range", "manifest.decoder.reduce_range"})
+"""Fields that earlier versions wrote and that mean nothing any more: neither read nor listed as unknown."""
+
 
 class ManifestError(BundleError):
     """A manifest that is not valid JSON of this schema; the message names the field."""
@@ -105,7 +108,6 @@ class GraphInfo:
     scheme: str = "fp32"
     storage: str = "fp32"  # dtype the float weights are stored in; arithmetic is fp32
     bytes: int = 0  # with external data
-    reduce_range: bool = False  # int8 weights are -64..64, so that processors without VNNI sum exactly
 
 
 @dataclass(frozen=True)
@@ -253,9 +255,10 @@ class Manifest:
 
 def unknown_fields(text: str) -> tuple[str, ...]:
     """Fields of a manifest that :meth:`Manifest.from_json` ignores, such as ``manifest.stream.lookahead``: written by a
-    newer u2edge, or misspelt."""
+    newer u2edge, or misspelt. Fields that an older one wrote and that have gone since are not among them."""
     data = json.loads(text)
-    return tuple(_unknown(Manifest, data, "manifest")) if isinstance(data, dict) else ()
+    found = _unknown(Manifest, data, "manifest") if isinstance(data, dict) else []
+    return tuple(name for name in found if name not in _RETIRED)
 
 
 def _unknown(kind: Any, data: dict[str, Any], where: str) -> list[str]:

@@ -71,7 +71,6 @@ def _quantize(bundle: Manifest, profile: str) -> list[str]:
         words += ["--coverage-share", f"{100 * rule.share:g}", "--coverage-rows", f"{rule.rows_per_hidden:g}"]
     kept = [path for path, layer in calibration.get("fell_back", {}).items() if layer["why"] == "--keep"]
     words += [word for path in kept for word in ("--keep", str(path))]
-    words += ["--reduce-range"] if bundle.encoder.reduce_range or bundle.decoder.reduce_range else []
     words += ["--dither", f"{bundle.features.dither:g}"] if bundle.features.dither else []
     return words + (["--reencode"] if bundle.stream.reencode else [])
 

@@ -188,7 +188,7 @@ _SCHEMES = {
 
 def _name(manifest: Manifest) -> str:
     scheme = manifest.encoder.scheme
-    name = _SCHEMES.get(scheme, scheme) + (", weights of -64..64" if manifest.encoder.reduce_range else "")
+    name = _SCHEMES.get(scheme, scheme)
     return "fp16 storage" if name == "fp32" and manifest.encoder.storage == "fp16" else name
 
 

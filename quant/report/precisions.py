@@ -27,8 +27,7 @@ def plan_of(bundle: Bundle, experiment: Experiment, profile: Profile | None) -> 
     named = calibration.get("scheme", bundle.manifest.encoder.scheme)
     scheme = named if named in SCHEMES else "static" if profile is not None else "dynamic"
     observer = calibration.get("observer", DEFAULT_OBSERVER)
-    reduced = any(graph.reduce_range for graph in (bundle.manifest.encoder, bundle.manifest.decoder))
-    plan = observe(experiment, profile, scheme, str(observer), rule_of(calibration), reduce_range=reduced)
+    plan = observe(experiment, profile, scheme, str(observer), rule_of(calibration))
     for path, layer in calibration.get("fell_back", {}).items():
         plan = plan.fall_back({path}, layer["precision"], layer["why"])
     return plan.fall_back(_float_layers(bundle) & set(plan.layers), "fp32", "as in the bundle")
