@@ -68,6 +68,8 @@ def test_fp32_chunks_agree() -> None:
 def test_int8_roundings_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO rounds x * (1 / scale) + zero point, onnxruntime x / scale; ``round_exactly`` removes that difference.
     What is left comes from the order of float sums."""
+    if saturates():
+        pytest.skip("OpenVINO's products are float on this processor: its sums end in other bits, and ties with them")
     import edge.runtime.openvino_backend as module
 
     bundle = Bundle.open(bundle_dir("int8"))
