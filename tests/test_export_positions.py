@@ -37,8 +37,9 @@ def test_positions_are_the_tables(dim: int) -> None:
     assert model.ByteSize() < 0.05 * table.nbytes
     error: npt.NDArray[np.float32] = np.abs(run(load(model), index=EVERY)["rows"] - table).max(axis=1)
     # Rounding float32 angles up to 2**k moves them by up to 2**(k - 25); beside it there is the table's own rounding.
-    assert error[:500].max() < 3e-5 and error[:64].max() < 3e-6
-    assert error.max() < 4e-4
+    # torch's exp may be off by one unit too (AVX2 and AVX512 differ), which moves angle p by up to p * 2**-24.
+    assert error[:500].max() < 5e-5 and error[:64].max() < 6e-6
+    assert error.max() < 6e-4
     assert error.max() > 1e-6  # it is not simply stored
 
 

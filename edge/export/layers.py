@@ -15,7 +15,9 @@ MAX_POSITIONS = 5000
 """Rows of WeNet's position table (``PositionalEncoding.max_len``); later positions repeat the last."""
 
 _STEP = 64  # positions between the rows of the coarse table
-_SINUSOID_TOLERANCE = 5e-4  # half a unit in the last place of a float32 angle near 5000 is 2.4e-4
+_SINUSOID_TOLERANCE = 6e-4
+"""Of angles near 5000: half a unit in the last place of float32 is 2.4e-4, and torch's exp gives frequencies that are
+one unit apart on AVX2 and AVX512, 2^-24 * 5000 = 3e-4."""
 
 MASKED = -1e9
 """Added to the scores of masked keys. Softmax gives them exactly 0, as -inf would, but a row with
@@ -68,7 +70,7 @@ def position_rows(graph: GraphBuilder, table: Float32, index: str) -> str:
     fp32 storage promises WeNet's numbers and stores the table, 5000 * dim * 4 bytes in each graph. That is a quarter
     of a small int8 model, so fp16 storage, which rounds anyway and which int8 bundles use, composes position 64 a + b
     from tables of 79 and 64 angles: sin(x + y) = sin x cos y + cos x sin y, and the cosine likewise. That is the exact
-    angle, where WeNet's is rounded to float32: they differ by less than 3e-5 up to position 500 (20 s), by 4e-4 at
+    angle, where WeNet's is rounded to float32: they differ by less than 5e-5 up to position 500 (20 s), by 6e-4 at
     most near 5000. A table that is no sinusoid is stored as it is.
     """
     dim = table.shape[1]
