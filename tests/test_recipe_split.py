@@ -12,9 +12,10 @@ import soundfile
 
 from recipes.reference.augment import AugmentOptions
 from recipes.reference.batches import Mixer, MixOptions
-from recipes.reference.commands import Words
+from recipes.reference.commands import VOCABULARY, Words
 from recipes.reference.devset import command_strings
 from recipes.reference.split import CLIPS, CORPORA, deal_commands, deal_digits, read, split, write
+from recipes.reference.spoken_words import plan
 from recipes.reference.store import Clip, FeatureStore
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "speech"
@@ -154,3 +155,22 @@ def test_the_shared_speech_is_split_as_the_issue_wants() -> None:
     total = Counter(r["text"] for r in corpora["commands-human"])
     dev = Counter(r["text"] for r in corpora["commands-human"] if r["split"] == "dev")
     assert all(dev[word] >= CLIPS for word, count in total.items() if count >= 100)
+
+
+def test_synthetic_words_are_planned_alike_and_by_no_festival() -> None:
+    clips = plan(5, 1, ["en-gb+f1", "en-us+m2"])
+    assert clips == plan(5, 1, ["en-gb+f1", "en-us+m2"])
+    assert Counter(clip.text for clip in clips) == dict.fromkeys(VOCABULARY, 5)
+    assert {clip.engine for clip in clips} == {"espeak", "flite"}
+    assert len({clip.path for clip in clips}) == len(clips)
+
+
+def test_a_fifth_of_the_strings_is_synthetic() -> None:
+    words = Words()
+    for corpus in ("commands-human", "commands-synthetic"):
+        words.add(Clip("", "go", corpus, "train", corpus, 0, 50))
+    rng = np.random.default_rng(0)
+    drawn = [{clip.corpus for clip in words.draw(rng, 3)} for _ in range(4000)]
+    assert all(len(corpora) == 1 for corpora in drawn)  # never mixed
+    share = np.mean([corpora == {"commands-synthetic"} for corpora in drawn])
+    assert abs(share - 0.2) < 5 * np.sqrt(0.16 / len(drawn))

@@ -13,6 +13,12 @@ import numpy as np
 
 from recipes.reference.store import Clip
 
+_WORDS = (
+    "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
+    "right seven sheila six stop three tree two up visual wow yes zero"
+)
+VOCABULARY = tuple(_WORDS.split())
+"""The words of Speech Commands."""
 SYNTHETIC = 0.2  # share of the strings that a synthesiser speaks, if there is one
 SAME = 0.5  # share of the words after the first that the first one's speaker says
 
