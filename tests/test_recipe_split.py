@@ -105,14 +105,14 @@ def test_command_strings_are_of_one_speaker_and_use_every_clip_once(tmp_path: Pa
     np.testing.assert_array_equal(made[0].samples, again[0].samples)
 
 
-def test_words_are_drawn_with_the_root_of_their_number() -> None:
+def test_words_are_drawn_with_the_cube_root_of_their_number() -> None:
     words = Words()
-    for text, count in (("go", 400), ("tree", 16)):
+    for text, count in (("go", 1000), ("tree", 8)):
         for i in range(count):
             words.add(Clip("", text, f"{text}-{i}", "train", "commands-human", 0, 50))
     rng = np.random.default_rng(0)
     drawn = [words.draw(rng, 1)[0].text for _ in range(6000)]
-    share = drawn.count("tree") / len(drawn)  # roots 20 and 4; 5 standard deviations of a binomial
+    share = drawn.count("tree") / len(drawn)  # cube roots 10 and 2; 5 standard deviations of a binomial
     assert abs(share - 1 / 6) < 5 * np.sqrt(5 / 36 / len(drawn))
 
 

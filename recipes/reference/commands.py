@@ -1,7 +1,7 @@
 """Isolated words of many speakers, drawn into strings: command words for training.
 
 Some words have five hundred recordings and some a dozen, some speakers fifty and most two. A word is drawn with the
-root of its number of recordings, so that the rare ones are met without being learnt by heart; half of the words after
+cube root of its number of recordings, so that the rare ones are met without being learnt by heart; half of the words after
 the first are the same speaker's, where he has others.
 """
 
@@ -42,7 +42,7 @@ class Words:
         human = bool(self._takes[True]) and (not self._takes[False] or rng.random() >= SYNTHETIC)
         takes = self._takes[human]
         words = sorted(takes)
-        chances = np.sqrt([len(takes[word]) for word in words])
+        chances = np.cbrt([len(takes[word]) for word in words])
         chances /= chances.sum()
         picked: list[Clip] = []
         for _ in range(count):
