@@ -1,8 +1,8 @@
 """Isolated words of many speakers, drawn into strings: command words for training.
 
 Some words have five hundred recordings and some a dozen, some speakers fifty and most two. A word is drawn with the
-cube root of its number of recordings, so that the rare ones are met without being learnt by heart; half of the words after
-the first are the same speaker's, where he has others.
+cube root of its number of recordings, so that the rare ones are met without being learnt by heart; half of the words
+after the first are the same speaker's, where he has others.
 """
 
 from __future__ import annotations
