@@ -66,7 +66,7 @@ DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
 VOICES = MixOptions(0.44, 0.10, 0.06, 0.18, 0.03, 0.05, neural_digits=0.14, silence=0.08, long_pauses=0.25)
 """Digits of as many voices as there are; sentences keep the encoder general."""
 
-COMMANDS = MixOptions(0.20, 0.05, 0.0, 0.16, 0.03, 0.0, joined_commands=0.48, silence=0.08, long_pauses=0.2)
+COMMANDS = MixOptions(0.28, 0.10, 0.0, 0.16, 0.02, 0.0, joined_commands=0.38, silence=0.06, long_pauses=0.2)
 """Command words beside the digits (``--extra`` a folder commands-human)."""
 
 EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
