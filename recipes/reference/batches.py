@@ -21,6 +21,7 @@ from recipes.reference.augment import (
     dither_frames,
     no_speech,
 )
+from recipes.reference.commands import Words
 from recipes.reference.store import Clip, FeatureStore
 
 UNITS = ("<blank>", "<unk>", "<sos/eos>", *"abcdefghijklmnopqrstuvwxyz", "'", "▁")
@@ -43,9 +44,11 @@ class MixOptions:
     keywords: float = 0.03
     synthetic_sentences: float = 0.09
     neural_digits: float = 0.0  # of a neural synthesiser: folders neural…
+    joined_commands: float = 0.0  # isolated command words joined into strings: folders commands…
     silence: float = 0.0  # nobody speaks, nothing is written
     long_pauses: float = 0.0  # share of the others with up to 3 s of that before or after
     max_digits: int = 7
+    max_words: int = 6  # of a string of commands
     max_frames: int = 1100  # of one utterance
     batch_frames: int = 8000  # feature frames, with padding
     pool: int = 8  # batches whose utterances are sorted by length together
@@ -62,6 +65,9 @@ DIGITS = MixOptions(0.46, 0.16, 0.24, 0.10, 0.02, 0.02)
 
 VOICES = MixOptions(0.44, 0.10, 0.06, 0.18, 0.03, 0.05, neural_digits=0.14, silence=0.08, long_pauses=0.25)
 """Digits of as many voices as there are; sentences keep the encoder general."""
+
+COMMANDS = MixOptions(0.28, 0.10, 0.0, 0.16, 0.02, 0.0, joined_commands=0.38, silence=0.06, long_pauses=0.2)
+"""Command words beside the digits (``--extra`` a folder commands-human)."""
 
 EASY = MixOptions(0.4, 0.15, 0.45, 0.0, 0.0, 0.0, max_digits=3, max_frames=400, batch_frames=5000)
 
@@ -80,8 +86,8 @@ class Mixer:
     """Draws utterances from a store of training clips.
 
     The folder's name says what a corpus is: ``digits…`` (isolated, or strings), ``sentences…`` and ``keywords…`` are
-    people; any other is synthetic. Speakers with a few isolated digits only are drawn as one: a string of their
-    digits has many voices.
+    people, ``commands…`` isolated words (commands.py); any other is synthetic. Speakers with a few isolated digits only
+    are drawn as one: a string of their digits has many voices.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Mixer:
         self.rng = np.random.default_rng(seed)
         self.digits: dict[str, list[Clip]] = defaultdict(list)  # isolated, by speaker
         self.kinds: dict[str, list[Clip]] = defaultdict(list)
+        self.words = Words()
         for clip in store.clips:
             self._file(clip)
         few = [speaker for speaker, own in self.digits.items() if len(own) < 30]
@@ -120,13 +127,20 @@ class Mixer:
                 "keywords",
                 "synthetic_sentences",
                 "neural_digits",
+                "joined_commands",
                 "silence",
             )
         }
         present = {
             k: w
             for k, w in weights.items()
-            if w and (self.kinds[k] or k == "silence" or (k == "joined_digits" and self.digits))
+            if w
+            and (
+                self.kinds[k]
+                or k == "silence"
+                or (k == "joined_digits" and self.digits)
+                or (k == "joined_commands" and self.words)
+            )
         }
         self.names = list(present)
         self.chances = np.array(list(present.values())) / sum(present.values())
@@ -134,7 +148,11 @@ class Mixer:
     def _file(self, clip: Clip) -> None:
         if clip.frames < 12 or clip.frames > self.mix.max_frames or not clip.text:
             return
-        if clip.corpus.startswith("digits") and clip.text in DIGIT_WORDS:
+        if clip.corpus.startswith("commands"):
+            self.words.add(clip)
+            if clip.text in DIGIT_WORDS and clip.corpus == "commands-human":
+                self.digits[clip.speaker].append(clip)
+        elif clip.corpus.startswith("digits") and clip.text in DIGIT_WORDS:
             self.digits[clip.speaker].append(clip)
         elif clip.corpus.startswith("digits"):
             self.kinds["human_digits"].append(clip)
@@ -158,7 +176,7 @@ class Mixer:
             parts, texts = self._parts(kind)
             x, pauses = self._join(parts)
             noise = self.draw_noise() if self.noise.clips else None
-            hard = self.rng.random() < (0.5 if kind == "joined_digits" else 0.2)
+            hard = self.rng.random() < (0.5 if kind.startswith("joined") else 0.2)
             x = augment(x, self.rng, self.options, noise, pauses if hard else None)
             tokens = tokenize(" ".join(texts))
             repeats = sum(a == b for a, b in zip(tokens, tokens[1:]))
@@ -186,6 +204,8 @@ class Mixer:
         rng = self.rng
         if kind == "joined_digits":
             picked = self._digits(int(rng.integers(1, self.mix.max_digits + 1)))
+        elif kind == "joined_commands":
+            picked = self.words.draw(rng, int(rng.integers(1, self.mix.max_words + 1)))
         else:
             own = self.kinds[kind]
             count = 2 if kind.endswith("digits") and self.mix.max_digits > 3 and rng.random() < 0.3 else 1
@@ -195,7 +215,7 @@ class Mixer:
                 same = [c for c in own if c.speaker == first.speaker]
                 picked.append(same[int(rng.integers(len(same)))])
         parts = [self.store.of(c) for c in picked]
-        if kind == "joined_digits":  # each digit at a pace of its own
+        if kind.startswith("joined"):  # each word at a pace of its own
             parts = [self._trim(change_rate(p, rng.uniform(0.9, 1.15))) for p in parts]
         return parts, [c.text for c in picked]
 
@@ -299,6 +319,7 @@ def collate(utterances: list[tuple[Features, list[int]]]) -> Batch:
 
 
 __all__ = [
+    "COMMANDS",
     "DIGITS",
     "EASY",
     "LIGHT",

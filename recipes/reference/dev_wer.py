@@ -12,7 +12,7 @@ import torch
 from edge.model.u2pp import U2pp
 from edge.runtime.manifest import FeatureOptions
 from recipes.reference.batches import UNITS
-from recipes.reference.devset import digit_strings
+from recipes.reference.devset import command_strings, digit_strings
 from recipes.reference.store import fbank, read_manifest
 
 Dev = dict[str, list[tuple[np.ndarray, str]]]
@@ -20,14 +20,17 @@ Dev = dict[str, list[tuple[np.ndarray, str]]]
 
 
 def dev_features(speech: Path) -> Dev:
-    """Digit strings of "theo" and of speechocean762's children, and a third of its dev sentences."""
+    """Digit strings of "theo" and of speechocean762's children, a third of its dev sentences; command words, if any."""
     dev: Dev = {"theo": [], "so762": [], "sentences": []}
     heard = FeatureOptions(dither=1.0)  # as the shipped bundle listens
     for u in digit_strings(speech / "digits-human"):
         name = "theo" if u.speaker.startswith("fsdd") else "so762"
         dev[name].append((fbank(u.samples, heard), u.text))
+    if (speech / "commands-human").exists():
+        strings = command_strings(speech / "commands-human")
+        dev["commands"] = [(fbank(u.samples, heard), u.text) for u in strings]
     sentences = speech / "sentences-human"
-    rows = [r for r in read_manifest(sentences) if r["split"] == "dev" and r["audio"].startswith("so762")]
+    rows = [r for r in read_manifest(sentences) if r["split"] == "dev" and r["speaker"].startswith("so762")]
     for row in rows[::3]:  # a third of them follows the course well enough
         samples, _ = soundfile.read(sentences / row["audio"], dtype="float32")
         dev["sentences"].append((fbank(samples, heard), row["text"]))

@@ -1,10 +1,14 @@
-"""Human digit strings of held-out speakers: the recordings a number in the README is measured on.
+"""Human strings of held-out speakers: the recordings a number in the README is measured on.
 
 Isolated digits (FSDD) of one speaker are joined into strings of 3 to 8 with pauses of 0.1 to 0.4 s;
 spoken strings (speechocean762) are used as they are or two in a row. The seed is fixed, so everyone gets
 the same audio:
 
     python -m recipes.reference.devset ../shared/speech/digits-human build/dev-digits
+
+Of ``commands-human`` strings of 2 to 5 words are made in the same way (split.py says whose):
+
+    python -m recipes.reference.devset build/commands/speech/commands-human build/commands/dev-commands
 """
 
 from __future__ import annotations
@@ -35,7 +39,17 @@ class Utterance:
 
 
 def digit_strings(corpus: Path, split: str = "dev", seed: int = 7) -> list[Utterance]:
-    """All strings of one split of ``digits-human``; every recording is used once."""
+    """All strings of 3 to 8 of one split of ``digits-human``; every recording is used once."""
+    return strings(corpus, split, seed, 3, MOST)
+
+
+def command_strings(corpus: Path, split: str = "dev", seed: int = 7) -> list[Utterance]:
+    """All strings of 2 to 5 words of one split of ``commands-human``; every recording is used once."""
+    return strings(corpus, split, seed, 2, 5)
+
+
+def strings(corpus: Path, split: str, seed: int, least: int, most: int) -> list[Utterance]:
+    """Recordings of one speaker joined into strings of ``least`` to ``most`` words."""
     rng = np.random.default_rng(seed)
     by_speaker: dict[str, list[dict[str, str]]] = {}
     for row in read_manifest(corpus):
@@ -46,19 +60,19 @@ def digit_strings(corpus: Path, split: str = "dev", seed: int = 7) -> list[Utter
         rows = [rows[int(i)] for i in rng.permutation(len(rows))]
         used = 0
         while used < len(rows):
-            wanted = int(rng.integers(3, MOST + 1))
+            wanted = int(rng.integers(least, most + 1))
             picked: list[dict[str, str]] = []
-            while used < len(rows) and (size := _digits(picked)) < wanted:
-                if picked and size + _digits([rows[used]]) > MOST:
+            while used < len(rows) and (size := _words(picked)) < wanted:
+                if picked and size + _words([rows[used]]) > most:
                     break
                 picked.append(rows[used])
                 used += 1
-            if _digits(picked) >= 3:
+            if _words(picked) >= least:
                 utterances.append(_join(f"{speaker}-{len(utterances):04d}", corpus, picked, rng))
     return utterances
 
 
-def _digits(rows: list[dict[str, str]]) -> int:
+def _words(rows: list[dict[str, str]]) -> int:
     return sum(len(r["text"].split()) for r in rows)
 
 
@@ -73,7 +87,7 @@ def _join(name: str, corpus: Path, rows: list[dict[str, str]], rng: np.random.Ge
     return Utterance(name, np.concatenate(pieces), " ".join(r["text"] for r in rows), rows[0]["speaker"])
 
 
-def write(utterances: list[Utterance], folder: Path) -> None:
+def write(utterances: list[Utterance], folder: Path, split: str = "dev") -> None:
     """FLAC files and a manifest.jsonl in the format of the corpora."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "manifest.jsonl").open("w") as file:
@@ -83,7 +97,7 @@ def write(utterances: list[Utterance], folder: Path) -> None:
                 "audio": f"{u.name}.flac",
                 "text": u.text,
                 "speaker": u.speaker,
-                "split": "dev",
+                "split": split,
                 "seconds": round(len(u.samples) / RATE, 3),
             }
             file.write(json.dumps(row) + "\n")
@@ -91,12 +105,14 @@ def write(utterances: list[Utterance], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, help="the digits-human folder")
+    parser.add_argument("corpus", type=Path, help="the folder digits-human, or commands-human")
     parser.add_argument("out", type=Path, help="folder for the joined recordings and their manifest.jsonl")
+    parser.add_argument("--split", choices=("dev", "test"), default="dev", help="test: only to write a model card")
     args = parser.parse_args()
-    utterances = digit_strings(args.corpus)
-    write(utterances, args.out)
-    print(f"{len(utterances)} strings, {sum(len(u.text.split()) for u in utterances)} digits in {args.out}")
+    join = command_strings if args.corpus.name.startswith("commands") else digit_strings
+    utterances = join(args.corpus, args.split)
+    write(utterances, args.out, args.split)
+    print(f"{len(utterances)} strings, {sum(len(u.text.split()) for u in utterances)} words in {args.out}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,8 @@ def _batches(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
     yield from by_engine.values()
 
 
-def _write_manifest(out: Path, results: Sequence[Result]) -> None:
+def write_manifest(out: Path, results: Sequence[Result]) -> None:
+    """Write OUT/manifest.jsonl: the clips that were kept."""
     lines = []
     for clip, seconds, reason in sorted(results, key=lambda result: (result[0].kind, result[0].index)):
         if reason is None:
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SynthesisError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _write_manifest(options.out, results)
+    write_manifest(options.out, results)
     _print_table(results)
     return 0
 

@@ -2,7 +2,7 @@
 
     python -m recipes.reference.train build/reference --speech ../shared/speech --synthetic build/synthetic
 
-Stops with Ctrl-C and goes on where it was when started again. Writes a WeNet experiment
+Stops with Ctrl-C or TERM and goes on where it was when started again. Writes a WeNet experiment
 (train.yaml, final.pt, units.txt, global_cmvn) into OUT at every evaluation.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import shutil
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from edge.model.checkpoint import load_experiment
 from edge.model.config import ModelConfig
 from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
 from recipes.reference.augment import LIGHT, MEDIUM, AugmentOptions
 from recipes.reference.batches import (
+    COMMANDS,
     DIGITS,
     EASY,
     SENTENCES,
@@ -44,6 +47,7 @@ from recipes.reference.prefetch import prefetch, prefetch_in_processes
 from recipes.reference.store import Clip, build
 
 MIXES = {"base": MixOptions(), "speech": SPEECH, "digits": DIGITS, "sentences": SENTENCES, "voices": VOICES}
+MIXES["commands"] = COMMANDS
 AUGMENT = {"full": AugmentOptions(), "medium": MEDIUM, "light": LIGHT}
 HERE = Path(__file__).parent
 
@@ -150,8 +154,11 @@ class Trainer:
         return True
 
     def start_from(self, path: Path) -> None:
-        """Take the averaged weights of another run's resume.pt; the schedule starts anew."""
-        state = torch.load(path, map_location=self.device, weights_only=True)["average"]
+        """Take the (averaged) weights of a resume.pt or of an experiment's final.pt; the schedule starts anew."""
+        if path.name == "resume.pt":
+            state = torch.load(path, map_location=self.device, weights_only=True)["average"]
+        else:
+            state = load_experiment(path.parent).build().state_dict()
         self.model.load_state_dict(state)
         self.average.load_state_dict(state)
 
@@ -232,7 +239,7 @@ def main() -> None:
         "--augment", choices=AUGMENT, default="full", help="how much recordings are varied (augment.py)"
     )
     parser.add_argument("--average", type=float, default=TrainOptions.average, help="decay of the average of weights")
-    parser.add_argument("--init", type=Path, default=None, help="resume.pt of another run whose weights to start from")
+    parser.add_argument("--init", type=Path, default=None, help="resume.pt or final.pt whose weights to start from")
     parser.add_argument(
         "--extra",
         type=Path,
@@ -248,6 +255,7 @@ def main() -> None:
     parser.add_argument("--batch-frames", type=int, default=MixOptions.batch_frames, help="feature frames per batch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves, too
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; CPUs are not affected
     args.out.mkdir(parents=True, exist_ok=True)
