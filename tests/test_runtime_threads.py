@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openvino_helpers import REFERENCE, SAMPLES
+from openvino_helpers import REFERENCE, SAMPLES, bundle_dir
 
-from edge.runtime import Bundle, Recognizer, race, threads
+from edge.runtime import Bundle, Recognizer, choice, race, threads
 from edge.runtime.backend import ENGINES
 from edge.runtime.onnx_backend import OnnxBackend
 from edge.runtime.state import EncoderState, Step
@@ -68,9 +68,45 @@ def test_the_fewest_that_pay(seconds: dict[int, float], wanted: int, loads: list
 
 
 def test_what_is_asked_for_is_obeyed() -> None:
-    Timed.seconds = {3: 1.0}
-    assert Recognizer.load(REFERENCE, threads=3).backend.threads == 3
-    assert Timed.loads == [3] and Clock.now >= 0
+    Timed.seconds = {1: 0.010, 2: 0.016, 3: 1.0}
+    for _ in range(2):  # before and after another number was found to pay
+        before = Clock.now
+        loaded = Recognizer.load(REFERENCE, threads=3)
+        assert loaded.backend.threads == 3 and loaded.choice is None and Clock.now == before, "nothing is measured"
+        assert Recognizer.load(REFERENCE).backend.threads == 1
+
+
+@pytest.mark.parametrize("content", ["", "null", "{}", "1 thread", '{"threads": 2}', '{"threads": 3, "chunk_ms": {}}'])
+def test_a_damaged_memory_is_measured_again(tmp_path: Path, content: str) -> None:
+    Timed.seconds = {1: 0.010, 2: 0.016}
+    Recognizer.load(REFERENCE)
+    (file,) = (tmp_path / "u2edge" / "engine").iterdir()
+    right = file.read_text()
+    file.write_text(content)
+    again = Recognizer.load(REFERENCE)
+    assert again.backend.threads == 1 and again.choice is not None and not again.choice.remembered
+    assert file.read_text() == right, "and written anew"
+
+
+def test_another_machine_and_another_bundle_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads_of(bundle: Path, one: float, two: float) -> int:
+        Timed.seconds = {1: one, 2: two, 4: two}
+        return Recognizer.load(bundle).backend.threads
+
+    assert threads_of(REFERENCE, 0.010, 0.016) == 1
+    assert threads_of(REFERENCE, 0.010, 0.006) == 1, "remembered"
+    assert threads_of(bundle_dir("int8"), 0.010, 0.006) == 2
+    monkeypatch.setattr(choice, "cpu_name", lambda: "another")
+    assert threads_of(REFERENCE, 0.010, 0.006) == 2
+
+
+def test_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    Timed.seconds = {1: 0.010, 2: 0.016}
+    for _ in range(2):
+        loaded = Recognizer.load(REFERENCE)
+        assert loaded.backend.threads == 1 and loaded.choice is not None and not loaded.choice.remembered
 
 
 def test_a_large_bundle_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
