@@ -95,6 +95,7 @@ class _Judge:
     baseline: dict[str, float] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     plans: list[QuantizationPlan] = field(default_factory=list)
+    threads: int | None = None  # what was asked for, else what pays for the first bundle: not measured for every trial
 
     def measure_baseline(self) -> None:
         bundle = convert(self.experiment.path, self.work / "fp32", self.convert)
@@ -141,7 +142,8 @@ class _Judge:
         return score
 
     def _wer(self, bundle: Bundle) -> dict[str, float]:
-        recognizer = Recognizer.load(bundle.directory, threads=self.options.threads, verify=False)
+        recognizer = Recognizer.load(bundle.directory, threads=self.options.threads or self.threads, verify=False)
+        self.threads = recognizer.backend.threads
         modes = choose_modes([recognizer.manifest])  # those a report measures: one pass serves them all
         measured = rates(self.corpus, measure_wer(recognizer, self.corpus, modes))
         return {mode: rate.wer if rate.wer is not None else 0.0 for mode, rate in measured.items()}

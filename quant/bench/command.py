@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edge.console import table_console
+from edge.runtime.threads import thread_count
 from quant.bench.measure import RATIOS, BenchError, BenchOptions, BenchResult, BundleBench, bench
 from quant.bench.stats import Ratio
 from quant.inference import alike
@@ -91,7 +92,7 @@ def print_result(result: BenchResult, console: Console | None = None) -> None:
     what = "noise" if result.synthetic else f"{len(result.audio)} recordings"
     table = Table(
         title=f"{what}, {sum(result.audio.values()):.1f} s, {result.rounds} rounds, {result.loads} loads; "
-        f"{new.chunk_ms:g} ms chunks, {new.threads} threads; {result.machine['cpu']}",
+        f"{new.chunk_ms:g} ms chunks, {thread_count(new.threads)}; {result.machine['cpu']}",
         box=SIMPLE_HEAD,
     )
     table.add_column("", no_wrap=True)

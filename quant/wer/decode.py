@@ -107,7 +107,7 @@ def transcribe(recognizer: Recognizer, audio: Path, options: Sequence[DecodeOpti
 class Work:
     """How the work is done; texts do not depend on it."""
 
-    threads: int | None = None  # of the engine; None: physical cores, at most 4
+    threads: int | None = None  # of the engine; None: as many as pay
     jobs: int = 1  # processes
     skip_bad: bool = False  # leave out recordings that cannot be used
     cache: Path | None = None
