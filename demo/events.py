@@ -52,7 +52,7 @@ class Lane:
     """One bundle loaded into one engine; the main one is lane 0, the other of compare mode lane 1."""
 
     index: int
-    title: str  # "reference, fp32, onnxruntime on CPU"
+    title: str  # "reference, fp32, onnxruntime on CPU, 1 thread"
     bundle: str
     scheme: str  # of the encoder: fp32, int8 …
     engine: str

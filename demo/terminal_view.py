@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from demo.events import Event, ExpertLoad, Final, Heard, Lane, Meters, Notice, Partial, Ready, Severity
+from edge.runtime.threads import thread_count
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}
@@ -44,7 +45,7 @@ class View:
         self._lanes = event.lanes
         for lane in event.lanes:
             line = Text("", style="").append(lane.bundle, style="bold")
-            line.append(f"  {lane.scheme}, {lane.chunk_ms:g} ms chunks, {lane.threads} threads, ")
+            line.append(f"  {lane.scheme}, {lane.chunk_ms:g} ms chunks, {thread_count(lane.threads)}, ")
             self.console.print(line.append(f"{lane.engine} on {lane.device}"), soft_wrap=True)
 
     def see(self, event: Event) -> None:

@@ -35,7 +35,7 @@ def test_a_file_as_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     chosen = settings(chunk_ms=320.0)
     assert terminal.run(chosen, [SAMPLES[0]], None, tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("reference  fp32, 320 ms chunks, 1 threads, onnxruntime on CPU")
+    assert lines[0].startswith("reference  fp32, 320 ms chunks, 1 thread, onnxruntime on CPU")
     assert lines[1] == f"playing {SAMPLES[0]} at real-time pace"
     assert lines[2] == f"  spoken:     {spoken(0)}"
     expected = transcribed(sample(0), chosen.decode())[0].text

@@ -16,6 +16,7 @@ from demo.session.overload import ladder
 from demo.settings import Settings
 from edge.runtime import DecodeOptions, OptionsError, Recognizer
 from edge.runtime.options import plan
+from edge.runtime.threads import thread_count
 
 KEPT = 4  # recognizers kept after use, so that going back is instant
 
@@ -115,7 +116,8 @@ def _prepared(index: int, recognizer: Recognizer, options: DecodeOptions) -> Pre
     chosen = plan(options, manifest)
     lane = Lane(
         index=index,
-        title=f"{manifest.name}, {manifest.encoder.scheme}, {backend.name} on {backend.device.upper()}",
+        title=f"{manifest.name}, {manifest.encoder.scheme}, {backend.name} on {backend.device.upper()}, "
+        f"{thread_count(backend.threads)}",
         bundle=manifest.name,
         scheme=manifest.encoder.scheme,
         engine=backend.name,

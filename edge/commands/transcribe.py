@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.runtime import AudioError, DecodeOptions, Recognizer, Result, StreamStats, read_blocks
+from edge.runtime.threads import thread_count
 
 _BLOCK_S = 0.1  # seconds per accept(): small, so that partial results come as a live stream would bring them
 
@@ -99,7 +100,7 @@ def run(files: list[Path], bundle: Path, decode: DecodeOptions, options: Transcr
     printer = Printer(options)
     if not options.json:
         loaded, backend = (time.perf_counter() - began) * 1000, recognizer.backend
-        line = f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {backend.threads} threads, "
+        line = f"{recognizer.manifest.name}: loaded in {loaded:.0f} ms, {thread_count(backend.threads)}, "
         line += f"{backend.name} on {backend.device.upper()}"
         line += "" if backend.precision == "f32" else f" in {backend.precision}"
         print(line + (f" ({recognizer.choice.reason})" if recognizer.choice else ""), file=sys.stderr)
