@@ -30,7 +30,7 @@ from calibration.corpus import Utterance, spread
 from calibration.observe import CalibrationError, RoutingCounter, load_features, supported_chunks
 from calibration.profile import DEFAULT_RULE, CalibrationOptions, CoverageRule
 from calibration.run import DEFAULT_OPTIONS, SAVE_EVERY, Report, interruptible, progress, short
-from edge.model.checkpoint import load_experiment
+from edge.model.checkpoint import Experiment, opened
 from edge.runtime.errors import AudioError
 
 Counts = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Choice:
 
 
 def balance(
-    checkpoint: Path,
+    checkpoint: Path | Experiment,
     pool: Sequence[Utterance],
     size: int,
     cache: Path,
@@ -80,7 +80,7 @@ def balance(
         CalibrationError: an encoder without experts.
         Interrupted: SIGINT or SIGTERM; what was measured is saved.
     """
-    experiment = load_experiment(checkpoint)
+    experiment = opened(checkpoint)
     if experiment.config.encoder.mlp_type != "moe":
         raise CalibrationError(f"{checkpoint}: --balance: expected an encoder with experts, found a dense one")
     chunks, _ = supported_chunks(experiment.config, options.chunks)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.runtime.errors import EdgeError
+from edge.system.files import write_text
 
 MANIFEST = "manifest.jsonl"
 AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
@@ -110,16 +112,21 @@ def spread(utterances: list[T], limit: int) -> list[T]:
     return [utterances[i * len(utterances) // limit] for i in range(limit)]
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/3' -> (2, 3); raises CorpusError."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise CorpusError(f"--shard: expected I/N with 1 <= I <= N, for example 1/2, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
 def write_manifest(utterances: Iterable[Utterance], path: Path) -> None:
     """A manifest of ``utterances`` with absolute audio paths; written beside and renamed."""
     lines = []
     for u in utterances:
         row = {"audio": str(u.audio.resolve()), "text": u.text, "speaker": u.speaker, "split": u.split}
         lines.append(json.dumps({k: v for k, v in row.items() if v or k == "audio"}, ensure_ascii=False) + "\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(lines))
 
 
 def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -38,7 +38,7 @@ from calibration.profile import (
     ProfileError,
     merge,
 )
-from edge.model.checkpoint import load_experiment
+from edge.model.checkpoint import Experiment, opened
 from edge.runtime.errors import AudioError
 
 DEFAULT_OPTIONS = CalibrationOptions()
@@ -78,7 +78,7 @@ def interruptible() -> Iterator[None]:
 
 
 def calibrate(
-    checkpoint: Path,
+    checkpoint: Path | Experiment,
     corpus: Sequence[Utterance],
     out: Path,
     options: CalibrationOptions = DEFAULT_OPTIONS,
@@ -107,7 +107,7 @@ def calibrate(
         CalibrationError: another run's state, no usable recording, activations that are not finite.
         Interrupted: SIGINT or SIGTERM; what is done so far is saved.
     """
-    experiment = load_experiment(checkpoint)
+    experiment = opened(checkpoint)
     chunks, why = supported_chunks(experiment.config, options.chunks)
     if why:
         report(why)

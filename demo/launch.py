@@ -14,10 +14,10 @@ from pathlib import Path
 
 from demo.settings import Settings
 from demo.window.display import PACKAGES
+from edge.system.assets import default_bundle
 
 _M_ARENA_MAX = -8  # of malloc.h
 _PACKAGES = ("PySide6", "pyqtgraph")
-_BUNDLE = Path("models/reference-bundle")  # of who named none
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
 
 
 def _differing(settings: Settings) -> set[str]:
-    default = Settings(_BUNDLE)
+    default = Settings(default_bundle())
     names = [field.name for field in dataclasses.fields(settings)]
     return {name for name in names if getattr(settings, name) != getattr(default, name)}
 

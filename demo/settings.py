@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.runtime import DecodeOptions
+from edge.runtime import DecodeOptions, EngineConfig
 
 CHUNKS_MS = (160, 320, 640, 960, 1280)  # offered; a bundle may allow fewer
 
@@ -17,9 +17,7 @@ class Settings:
     bundle: Path
     compare: Path | None = None
     """A second bundle that hears the same audio."""
-    engine: str = "onnxruntime"
-    device: str = "CPU"
-    threads: int | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
     chunk_ms: float | None = None
     left_chunks: int = 16
     rescoring: bool = True

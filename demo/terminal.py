@@ -18,8 +18,8 @@ from demo.session import Session
 from demo.settings import Settings
 from demo.terminal_view import View
 from edge.runtime import EdgeError
+from edge.system.assets import sample_files, samples
 
-SAMPLES = Path("models/reference/samples")
 _FRAME_S = 1 / 12
 _SOURCES = ("microphone", "file")  # topics of notices about a source
 
@@ -52,10 +52,10 @@ def run(settings: Settings, files: list[Path], microphone: str | None, record: P
                 if terminal.listen(microphone):
                     return 0
                 files = []
-            found = files or sorted(SAMPLES.glob("*.flac"))
+            found = files or sample_files()
             if not found:
                 raise EdgeError(
-                    f"expected a microphone or audio files, found none in {SAMPLES}; type: u2edge demo recording.wav"
+                    f"expected a microphone or audio files, found none in {samples()}; type: u2edge demo recording.wav"
                 )
             for file in found:
                 if not interrupt.is_set():

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from demo.events import Event, ExpertLoad, Final, Heard, Lane, Meters, Notice, Partial, Ready, Severity
-from edge.runtime.threads import thread_count
+from edge.runtime.engines.threads import thread_count
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}

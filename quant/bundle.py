@@ -6,28 +6,30 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edge.export.convert import ConvertOptions, Report, convert
+from edge.export.convert import ConvertOptions, convert
 from edge.export.quantization import Quantization
+from edge.model.checkpoint import Experiment
 from edge.runtime.bundle import Bundle
+from edge.system.console import Say, silent
 from quant.kernels import assert_integer
-from quant.plan import QuantizationPlan
-from quant.scheme import PlannedScheme
+from quant.precision.plan import QuantizationPlan
+from quant.schemes.rewrite import PlannedScheme
 
 
 def quantize_checkpoint(
-    checkpoint: Path,
+    checkpoint: Path | Experiment,
     plan: QuantizationPlan,
     out: Path,
     options: ConvertOptions | None = None,
     calibration: dict[str, Any] | None = None,
-    report: Report = lambda line: None,
+    report: Say = silent,
 ) -> Bundle:
     """Convert a WeNet experiment with the layers of ``plan`` quantized.
 
     What stays float (embeddings, layers that fell back) is stored as float16; routers are not rounded.
 
     Args:
-        checkpoint: experiment directory or weights file.
+        checkpoint: experiment directory or weights file, or what was loaded from one.
         plan: precision of every layer.
         out: the new bundle; appears complete or not at all.
         options: default: ConvertOptions(); ``export.storage`` and ``tolerance`` do not apply.

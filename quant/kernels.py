@@ -12,7 +12,7 @@ import onnx
 
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
-from quant.plan import QuantizationError, QuantizationPlan
+from quant.precision.plan import QuantizationError, QuantizationPlan
 
 INTEGER = ("QGemm", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits")
 FLOAT = ("Gemm", "FusedGemm", "Conv", "FusedConv")
@@ -103,7 +103,7 @@ def _onnxruntime(path: Path) -> Counter[str]:
 
 def _optimized(path: Path) -> Any:
     """The graph after all of ONNX Runtime's optimizations, without its weights."""
-    from edge.runtime.onnx_session import session
+    from edge.runtime.engines.onnxruntime_session import session
 
     with tempfile.TemporaryDirectory(prefix="u2edge-kernels-") as folder:
         out = Path(folder) / "optimized.onnx"
@@ -112,7 +112,7 @@ def _optimized(path: Path) -> Any:
 
 
 def _openvino(path: Path) -> Counter[str]:
-    from edge.runtime.openvino_core import Compilation, compile_model, openvino
+    from edge.runtime.engines.openvino.core import Compilation, compile_model, openvino
 
     openvino()  # raises BackendError where it is not installed
     model = compile_model(str(path), Compilation())

@@ -61,7 +61,7 @@ def main() -> None:
         path = Path(folder) / "stream.flac"
         print(f"writing {args.hours:g} h of audio", flush=True)
         write_stream(path, args.hours)
-        command = [sys.executable, "-m", "edge.cli", "transcribe", str(path), "--bundle", str(args.bundle), "--json"]
+        command = [sys.executable, "-m", "u2edge", "transcribe", str(path), "--bundle", str(args.bundle), "--json"]
         began, early, last, shown, finals = time.time(), 0, 0, 0.0, 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from demo.audio.source import MicrophoneError
-from edge.doctor.child import ask, say, serve
+from edge.system.child import ask, say, serve
 
 # ALSA's converters and servers' front doors, which PortAudio lists as if they were microphones.
 _NO_MICROPHONES = {"dmix", "jack", "lavrate", "null", "oss", "samplerate", "speex", "speexrate", "sysdefault"} | {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from demo.audio.source import MicrophoneError
-from edge.doctor.distro import install_portaudio
+from edge.system.distro import install_portaudio
 
 LOAD_S = 20.0  # seconds that loading PortAudio may take: it looks at all devices
 _POLL_S = 0.05

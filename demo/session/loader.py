@@ -14,14 +14,14 @@ from typing import Any
 from demo.events import Lane
 from demo.session.overload import ladder
 from demo.settings import Settings
-from edge.runtime import DecodeOptions, OptionsError, Recognizer
+from edge.runtime import DecodeOptions, EngineConfig, OptionsError, Recognizer
+from edge.runtime.engines.threads import thread_count
 from edge.runtime.options import plan
-from edge.runtime.threads import thread_count
 
 KEPT = 4  # recognizers kept after use, so that going back is instant
 
 Done = Callable[["list[Prepared] | BaseException"], None]
-_Key = tuple[str, int, str, str, int | None]
+_Key = tuple[str, int, EngineConfig]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Loader:
             for item in prepared:
                 if item.fallbacks:
                     options = item.fallbacks[min(level, len(item.fallbacks)) - 1]
-                    _attempt(lambda item=item, options=options: item.recognizer.stream(options))  # type: ignore[misc]
+                    _attempt(lambda item=item, options=options: item.recognizer.prepare(options))  # type: ignore[misc]
             done()
 
         self._tasks.put(task)
@@ -85,7 +85,7 @@ class Loader:
         options = settings.decode()
         found = [self._recognizer(bundle, settings) for bundle in settings.bundles]
         for recognizer in found:
-            recognizer.stream(options)  # refuses wrong options, claims memory, writes kernels
+            recognizer.prepare(options)
         while len(self._cache) > KEPT:
             self._cache.popitem(last=False)
         return [_prepared(index, recognizer, options) for index, recognizer in enumerate(found)]
@@ -95,11 +95,9 @@ class Loader:
             changed = (bundle / "manifest.json").stat().st_mtime_ns
         except OSError:
             changed = 0  # loading it will say what is wrong
-        key = (str(bundle.absolute()), changed, settings.engine, str(settings.device).lower(), settings.threads)
+        key = (str(bundle.absolute()), changed, settings.engine)
         if key not in self._cache:
-            self._cache[key] = Recognizer.load(
-                bundle, str(settings.engine), str(settings.device), settings.threads, verify=self._verify
-            )
+            self._cache[key] = Recognizer.load(bundle, settings.engine, verify=self._verify)
         self._cache.move_to_end(key)
         return self._cache[key]
 
@@ -116,12 +114,12 @@ def _prepared(index: int, recognizer: Recognizer, options: DecodeOptions) -> Pre
     chosen = plan(options, manifest)
     lane = Lane(
         index=index,
-        title=f"{manifest.name}, {manifest.encoder.scheme}, {backend.name} on {backend.device.upper()}, "
+        title=f"{manifest.name}, {manifest.encoder.scheme}, {backend.name} on {backend.device}, "
         f"{thread_count(backend.threads)}",
         bundle=manifest.name,
         scheme=manifest.encoder.scheme,
         engine=backend.name,
-        device=backend.device.upper(),
+        device=backend.device,
         threads=backend.threads,
         chunk_ms=chosen.chunk_ms,
         left_chunks=options.left_chunks,

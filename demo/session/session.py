@@ -27,7 +27,7 @@ class Session:
 
     Example::
 
-        session = Session(Settings(Path("models/reference-bundle")))
+        session = Session(Settings(Path("models/reference-int8")))
         session.start()
         session.listen(None)
         while drawing:

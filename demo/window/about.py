@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 
@@ -22,20 +21,13 @@ from PySide6.QtWidgets import (
 
 from demo.window.icons import application_icon
 from demo.window.widgets import caption
-
-
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return importlib.metadata.version("u2edge")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown, not installed"
+from edge.system.versions import own_version
 
 
 def about(parent: QWidget) -> QDialog:
     """What this is, who may use it."""
     label = QLabel(
-        f"<h2 style='margin:0'>u2edge</h2><p>Version {html.escape(version())}</p>"
+        f"<h2 style='margin:0'>u2edge</h2><p>Version {html.escape(own_version())}</p>"
         "<p>Streaming speech recognition with U2++ mixture-of-experts models on the edge. "
         "Audio never leaves this machine.</p>"
         "<p>Licence: Apache 2.0</p>"

@@ -13,11 +13,11 @@ from PySide6.QtWidgets import QApplication
 
 from demo.session import Session
 from demo.settings import Settings
-from demo.window import discover
 from demo.window.icons import application_icon
 from demo.window.main_window import MainWindow
 from demo.window.remembered import Remembered, config_file
 from demo.window.theme import Theme
+from edge.system.assets import sample_files
 
 NO_MICROPHONE = "none"
 
@@ -58,7 +58,7 @@ def run(
         if record is not None:
             window.record_to(record)
         if files or microphone == NO_MICROPHONE:
-            window.play(files or discover.samples())
+            window.play(files or sample_files())
         elif microphone is None and remembered.microphone is not None:
             window.listen_again(remembered.microphone)
         else:

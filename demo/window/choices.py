@@ -9,6 +9,7 @@ from demo.settings import Settings
 from demo.window import discover
 from demo.window.actions import Actions
 from demo.window.controls import SettingsBar, SourceBar
+from edge.system.assets import sample_files
 
 
 class Choices:
@@ -31,7 +32,7 @@ class Choices:
         """For everything."""
         self.look_for_bundles(settings)
         self.do(discover.engines, self._settings.offer_engines)
-        self.do(discover.samples, self._offer_samples)
+        self.do(sample_files, self._offer_samples)
         self.look_for_microphones()
 
     def look_for_bundles(self, settings: Settings) -> None:

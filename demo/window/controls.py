@@ -113,7 +113,7 @@ class SettingsBar(QWidget):
         self.rescoring.offer([(True, "On", tip), (False, "Off", "Final text is that of the CTC search alone (Ctrl+E)")])
         for value, label in LEFT_CHUNKS:
             self.left.addItem(label, value)
-        self.offer_engines([EngineChoice(settings.engine, settings.device)])
+        self.offer_engines([EngineChoice.of(settings.engine)])
         self.offer_bundles([])
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -168,7 +168,7 @@ class SettingsBar(QWidget):
 
     def offer_engines(self, found: Sequence[EngineChoice]) -> None:
         """Engines of this machine; the one in use is always among them."""
-        own = EngineChoice(self._settings.engine, self._settings.device)
+        own = EngineChoice.of(self._settings.engine)
         self.engine.clear()
         for choice in dict.fromkeys([*found, own]):
             self.engine.addItem(choice.label, (choice.engine, choice.device))
@@ -200,7 +200,7 @@ class SettingsBar(QWidget):
 
     def _choose_engine(self) -> None:
         engine, device = self.engine.currentData()
-        self._change(engine=engine, device=device)
+        self._change(engine=dataclasses.replace(self._settings.engine, engine=engine, device=device))
 
     def _change(self, **changes: object) -> None:
         settings = dataclasses.replace(self._settings, **changes)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ class SettingsBar(QWidget):
         if self.left.findData(settings.left_chunks) < 0:
             self.left.addItem(f"{settings.left_chunks} chunks", settings.left_chunks)
         self.left.setCurrentIndex(self.left.findData(settings.left_chunks))
-        engine = (settings.engine, settings.device)
+        engine = (settings.engine.engine, settings.engine.device)
         listed = [self.engine.itemData(i) for i in range(self.engine.count())]
         self.engine.setCurrentIndex(next((i for i, data in enumerate(listed) if tuple(data) == engine), 0))
         self.rescoring.show_value(settings.rescoring)

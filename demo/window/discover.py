@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.runtime import EdgeError, Manifest
+from edge.runtime import EdgeError, EngineConfig, Manifest
 
 _MAX_FOLDERS = 64
-SAMPLES = (Path("models/reference/samples"), Path("demo/samples"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,11 @@ class EngineChoice:
 
     engine: str
     device: str
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> EngineChoice:
+        """The one of ``config``."""
+        return cls(config.engine, config.device)
 
     @property
     def label(self) -> str:
@@ -103,17 +107,12 @@ def engines() -> list[EngineChoice]:
     found = [EngineChoice("onnxruntime", "CPU")]
     if importlib.util.find_spec("openvino") is not None:
         try:
-            from edge.runtime.openvino_core import devices
+            from edge.runtime.engines.openvino.core import devices
 
             found += [EngineChoice("openvino", device) for device in devices()]
         except (EdgeError, RuntimeError):
             found.append(EngineChoice("openvino", "CPU"))
     return found
-
-
-def samples() -> list[Path]:
-    """Recordings that come with the repository."""
-    return [file for folder in SAMPLES if folder.is_dir() for file in sorted(folder.glob("*.flac"))]
 
 
 def microphones() -> list[str]:

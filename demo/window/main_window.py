@@ -255,7 +255,7 @@ class MainWindow(QMainWindow):
         self.session.apply(settings)
         self.actions_.compare.setChecked(settings.compare is not None)
         used = self.session.settings
-        if (settings.bundles, settings.engine, settings.device) != (used.bundles, used.engine, used.device):
+        if (settings.bundles, settings.engine) != (used.bundles, used.engine):
             self.status.show_model("Loading…")
 
     def _record(self, on: bool) -> None:
@@ -283,7 +283,7 @@ class MainWindow(QMainWindow):
 
     def open_bundle(self, folder: Path) -> None:
         before = self.settings_bar.settings
-        settings = Settings(folder, engine=before.engine, device=before.device)
+        settings = Settings(folder, engine=before.engine)
         self.settings_bar.adopt(settings)
         self._apply(settings)
         self._choices.look_for_bundles(settings)

@@ -52,10 +52,11 @@ class Remembered:
         settings = asked
         if "bundle" not in given and (bundle := self._read("bundle", Path)) is not None:
             settings = self._tried(settings, "bundle", bundle=bundle)
-        if not {"engine", "device"} & set(given) and (engine := self._read("engine", str)):
+        if "engine" not in given and (engine := self._read("engine", str)):
             device = self._read("device", str) or "CPU"
             if engine in _ENGINES and importlib.util.find_spec(engine) is not None:
-                settings = dataclasses.replace(settings, engine=engine, device=device)
+                chosen = dataclasses.replace(settings.engine, engine=engine, device=device)
+                settings = dataclasses.replace(settings, engine=chosen)
             else:
                 self._drop(f"engine {engine}", "it is no longer installed")
         for name, kind in (("chunk_ms", float), ("left_chunks", int), ("rescoring", _switch)):
@@ -72,9 +73,9 @@ class Remembered:
             return
         if settings.bundle != began.bundle:
             self._write("bundle", str(settings.bundle.absolute()))
-        if (settings.engine, settings.device) != (began.engine, began.device):
-            self._write("engine", settings.engine)
-            self._write("device", settings.device)
+        if settings.engine != began.engine:
+            self._write("engine", settings.engine.engine)
+            self._write("device", settings.engine.device)
         for name in ("chunk_ms", "left_chunks", "rescoring"):
             if (value := getattr(settings, name)) != getattr(began, name):
                 self._write(name, value)

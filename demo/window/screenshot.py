@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edge.system.assets import default_bundle
+
 WAIT_S = 60.0
 
 
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo.window.screenshot", description="Picture of the demo at work.")
     parser.add_argument("out", type=Path)
     parser.add_argument("recording", type=Path, nargs="+", help="played one after another")
-    parser.add_argument("--bundle", type=Path, default=Path("models/reference-bundle"))
+    parser.add_argument("--bundle", type=Path, default=default_bundle())
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--compare", action="store_true", help="beside the other bundle of the same model")
     parser.add_argument("--size", default="1100x720", metavar="WxH")

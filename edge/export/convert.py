@@ -7,9 +7,7 @@ chunk, and refuses to leave a bundle behind that differs.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +20,13 @@ from edge.export.options import DEFAULT_OPTIONS, ExportError, ExportOptions
 from edge.export.parity import measure_parity, parity_features
 from edge.export.quantization import Quantization
 from edge.export.save import save_graph
-from edge.model.checkpoint import Experiment, load_experiment
+from edge.model.checkpoint import Experiment, opened
 from edge.model.config import ModelConfig
-from edge.model.embedding import MAX_POSITIONS
 from edge.runtime.bundle import TOKENS, Bundle, write_bundle
+from edge.runtime.engines.config import EngineConfig
+from edge.runtime.engines.onnxruntime import OnnxBackend
 from edge.runtime.manifest import (
+    MAX_POSITIONS,
     CacheShape,
     GraphInfo,
     Manifest,
@@ -36,10 +36,9 @@ from edge.runtime.manifest import (
     StreamOptions,
     TokenOptions,
 )
-from edge.runtime.onnx_backend import OnnxBackend
 from edge.runtime.tokens import SymbolTable
-
-Report = Callable[[str], None]
+from edge.system.console import Say, silent
+from edge.system.versions import version
 
 TOLERANCE = 1e-3
 """Largest accepted difference of log-probabilities (natural log) between torch and ONNX Runtime, both fp32.
@@ -64,16 +63,16 @@ class ConvertOptions:
 
 
 def convert(
-    checkpoint: Path,
+    checkpoint: Path | Experiment,
     out: Path,
     options: ConvertOptions = ConvertOptions(),
-    report: Report = lambda line: None,
+    report: Say = silent,
     quantization: Quantization | None = None,
 ) -> Bundle:
     """Convert a WeNet experiment directory (or its final.pt) into the bundle directory ``out``.
 
     Args:
-        checkpoint: as WeNet writes it; see ``edge.model.checkpoint``.
+        checkpoint: as WeNet writes it, or what ``edge.model.checkpoint`` made of it.
         out: the new bundle; appears complete or not at all.
         options: see ConvertOptions.
         report: called with one line per step.
@@ -83,7 +82,7 @@ def convert(
         EdgeError: a checkpoint, configuration or output folder that cannot be used; what ``quantization.check`` says.
         ExportError: the graphs do not compute what torch computes.
     """
-    experiment = load_experiment(checkpoint)
+    experiment = opened(checkpoint)
     config = experiment.config
     features = parity_features(options.audio, config.features)  # before the graphs: this may fail, and they take long
     report(f"{experiment.path}: {experiment.parameters() / 1e6:.1f} M parameters, {describe(config)}")
@@ -106,7 +105,7 @@ def convert(
         tokens = SymbolTable.parse(units.encode(), TOKENS)
         bundle = Bundle(folder, manifest, tokens)
         how.check(bundle)
-        backend = OnnxBackend.load(bundle)
+        backend = OnnxBackend.load(bundle, EngineConfig())
         parity = measure_parity(experiment.build(), backend, manifest, features)
         report("largest differences: " + ", ".join(f"{k} {v:.1e}" for k, v in parity.items()))
         worst = max(parity, key=lambda k: math.inf if math.isnan(parity[k]) else parity[k])
@@ -137,21 +136,13 @@ def _halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.half().float() if stored_as_half(k, v.numpy()) else v for k, v in weights.items()}
 
 
-def _version(package: str) -> str:
-    """Installed version; 'unknown' when run from a source tree, or when another package provides the module."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization) -> Manifest:
     config = experiment.config
     e, d = config.encoder, config.decoder
     why_not = e.why_not_streaming()
     layers = tuple(moe_layers(e))
     storage = options.export.storage
-    tools = {name: _version(name) for name in ("u2edge", "torch", "onnx", "onnxruntime")}
+    tools = {name: version(name) or "unknown" for name in ("u2edge", "torch", "onnx", "onnxruntime")}
     unk = next((i for i, token in enumerate(experiment.tokens) if token == "<unk>"), None)
     return Manifest(
         name=options.name or experiment.path.resolve().name,

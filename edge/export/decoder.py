@@ -17,10 +17,11 @@ import onnx
 from edge.export.attention import AttentionSpec, causal_attention, cross_attention
 from edge.export.experts import FeedForwardSpec, feed_forward
 from edge.export.graph import GraphBuilder, Weights
-from edge.export.layers import MASKED, MAX_POSITIONS, ResidualNorm, layer_norm, position_rows, position_table
+from edge.export.layers import MASKED, ResidualNorm, layer_norm, position_rows, position_table
 from edge.export.linear import LinearScheme
 from edge.export.options import DEFAULT_OPTIONS, ExportOptions
 from edge.model.config import DecoderConfig, ModelConfig
+from edge.runtime.manifest import MAX_POSITIONS
 
 _DOC = """Attention rescoring of a U2++ model: N hypotheses of U tokens against one utterance of T frames.
 A hypothesis starts with sos and is padded with eos; hyps_lens counts sos. Its reverse is built inside."""

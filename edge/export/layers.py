@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from edge.export.graph import Float32, GraphBuilder
 from edge.export.options import ExportError
-
-MAX_POSITIONS = 5000
-"""Rows of WeNet's position table (``PositionalEncoding.max_len``); later positions repeat the last."""
+from edge.runtime.manifest import MAX_POSITIONS
 
 _STEP = 64  # positions between the rows of the coarse table
 _SINUSOID_TOLERANCE = 6e-4

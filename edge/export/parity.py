@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edge.model.train_yaml import ConfigError
 from edge.model.u2pp import U2pp
 from edge.runtime.audio import Resampler, read_blocks, to_mono_float
-from edge.runtime.backend import Backend, initial_state
 from edge.runtime.chunker import FrameChunker
+from edge.runtime.engines.base import Backend, initial_state
 from edge.runtime.errors import AudioError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions, Manifest

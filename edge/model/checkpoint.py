@@ -63,6 +63,11 @@ class Experiment:
         return model.eval()
 
 
+def opened(checkpoint: str | Path | Experiment) -> Experiment:
+    """``checkpoint``, loaded by :func:`load_experiment` unless it was before: a command reads it once."""
+    return checkpoint if isinstance(checkpoint, Experiment) else load_experiment(checkpoint)
+
+
 def load_experiment(path: str | Path) -> Experiment:
     """Read ``path``: an experiment directory, or the weights file inside one.
 

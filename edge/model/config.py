@@ -9,9 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from edge.runtime.manifest import FeatureOptions
+from edge.runtime.manifest import SUBSAMPLING, FeatureOptions
 
-SUBSAMPLING = {"conv2d": (4, 6), "conv2d6": (6, 10), "conv2d8": (8, 14)}
 """input_layer -> (feature frames per encoder frame, right context in feature frames)."""
 
 

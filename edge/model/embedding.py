@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-MAX_POSITIONS = 5000
+from edge.runtime.manifest import MAX_POSITIONS
 
 
 def sinusoids(positions: int, dim: int) -> Tensor:

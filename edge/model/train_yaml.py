@@ -11,9 +11,9 @@ import math
 import reprlib
 from typing import Any
 
-from edge.model.config import SUBSAMPLING, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
+from edge.model.config import DecoderConfig, EncoderConfig, LossConfig, ModelConfig
 from edge.runtime.errors import EdgeError
-from edge.runtime.manifest import FeatureOptions
+from edge.runtime.manifest import SUBSAMPLING, FeatureOptions
 
 _CHOICES = {
     "encoder": ("conformer", "transformer"),

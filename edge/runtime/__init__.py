@@ -6,6 +6,7 @@ Engines are imported when a bundle is loaded, not here.
 from edge.runtime.audio import audio_seconds, load_audio, read_blocks
 from edge.runtime.bundle import Bundle, write_bundle
 from edge.runtime.endpoint import EndpointOptions, EndpointRule
+from edge.runtime.engines.config import EngineConfig
 from edge.runtime.errors import (
     AudioError,
     BackendError,
@@ -31,6 +32,7 @@ __all__ = [
     "EdgeError",
     "EndpointOptions",
     "EndpointRule",
+    "EngineConfig",
     "Hypothesis",
     "Manifest",
     "ManifestError",

@@ -21,7 +21,9 @@ SCHEMA_VERSION = 1
 """Raised when an older runtime would misread the bundle, and not for fields it may ignore (docs/contract.md)."""
 
 _CONVERT = "convert the checkpoint again: u2edge convert CKPT -o BUNDLE"
-_SUBSAMPLING = {"conv2d": (4, 6), "conv2d6": (6, 10), "conv2d8": (8, 14)}  # input_layer -> subsampling, right_context
+MAX_POSITIONS = 5000  # frames of WeNet's position table
+DEFAULT_CHUNK = 16  # encoder frames; WeNet's usual choice, 640 ms at 40 ms per frame
+SUBSAMPLING = {"conv2d": (4, 6), "conv2d6": (6, 10), "conv2d8": (8, 14)}  # input_layer -> subsampling, right_context
 
 _RETIRED = frozenset({"manifest.encoder.reduce_range", "manifest.decoder.reduce_range"})
 """Fields that earlier versions wrote and that mean nothing any more: neither read nor listed as unknown."""
@@ -65,7 +67,16 @@ class StreamOptions:
     max_chunk: int = 25  # frames; the largest chunk seen in training (WeNet: one second)
     static_chunk: int = 0  # frames; > 0: the model was trained for this chunk only
     reencode: bool = False  # recommended: encode a finished utterance again in full context before rescoring
-    max_positions: int = 5000  # frames; the position table ends here
+    max_positions: int = MAX_POSITIONS  # frames; the position table ends here
+
+    @property
+    def default_chunk(self) -> int:
+        """Encoder frames per chunk when nothing is asked for: the trained size, or WeNet's usual choice."""
+        return self.static_chunk or min(DEFAULT_CHUNK, self.max_chunk, self.max_positions)
+
+    def window(self, frames: int) -> int:
+        """Feature frames that ``frames`` encoder frames span."""
+        return (frames - 1) * self.subsampling + self.right_context + 1
 
     def encoder_frames(self, feature_frames: int) -> int:
         """Encoder frames that ``feature_frames`` give: WeNet's conv2d, conv2d6 and conv2d8 in closed form."""
@@ -242,7 +253,7 @@ class Manifest:
         if "static_chunk_size" in encoder and "use_dynamic_chunk" in encoder:
             trained_chunk = 0 if encoder["use_dynamic_chunk"] else encoder["static_chunk_size"]
             pairs.append(("stream.static_chunk", stream.static_chunk, trained_chunk))
-        rate, context = _SUBSAMPLING.get(str(encoder.get("input_layer")), (None, None))
+        rate, context = SUBSAMPLING.get(str(encoder.get("input_layer")), (None, None))
         pairs.append(("stream.subsampling", stream.subsampling, rate))
         pairs.append(("stream.right_context", stream.right_context, context))
         for name, found, expected in pairs:

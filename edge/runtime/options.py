@@ -11,7 +11,6 @@ from edge.runtime.errors import OptionsError
 from edge.runtime.manifest import Manifest
 
 MAX_BEAM = 1000
-DEFAULT_CHUNK = 16  # encoder frames; WeNet's usual choice, 640 ms at 40 ms per frame
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ def _chunk(options: DecodeOptions, manifest: Manifest, frame_ms: float) -> int:
                 f"nearest: {choices}; {supported(manifest)}"
             )
     if chunk is None:
-        chunk = stream.static_chunk or min(DEFAULT_CHUNK, stream.max_chunk, stream.max_positions)
+        chunk = stream.default_chunk
     if not _is_int(chunk) or not 1 <= chunk <= stream.max_positions or chunk != (stream.static_chunk or chunk):
         raise OptionsError(f"chunk: found {chunk!r} frames; {supported(manifest)}")
     return chunk

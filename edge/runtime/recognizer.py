@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from edge.runtime.audio import read_blocks
-from edge.runtime.backend import Backend, Preparing, initial_state
 from edge.runtime.bundle import Bundle
-from edge.runtime.choice import Choice
-from edge.runtime.errors import AudioError
+from edge.runtime.engines.autoselect import choose
+from edge.runtime.engines.base import Backend, Preparing, initial_state
+from edge.runtime.engines.choice import Choice
+from edge.runtime.engines.config import EngineConfig
+from edge.runtime.engines.threads import load_measured
+from edge.runtime.errors import AudioError, BackendError
 from edge.runtime.manifest import Manifest
 from edge.runtime.options import DecodeOptions, Plan, plan
-from edge.runtime.probe import choose
 from edge.runtime.rescoring import pad_hypotheses
 from edge.runtime.result import Result
 from edge.runtime.stream import Stream
-from edge.runtime.threads import load_measured
 
+DEFAULT_ENGINE = EngineConfig()
 _CLAIM_MS = 60_000.0  # of audio; memory for longer utterances is not claimed in advance
 
 
@@ -30,7 +32,7 @@ class Recognizer:
 
     Example::
 
-        recognizer = Recognizer.load("models/reference")
+        recognizer = Recognizer.load("models/reference-int8")
         stream = recognizer.stream(DecodeOptions(chunk_ms=640, left_chunks=4))
         for samples in microphone:
             for result in stream.accept(samples, 16000):
@@ -47,43 +49,35 @@ class Recognizer:
         """How the engine, or its number of threads, was chosen; None when there was nothing to choose."""
 
     @classmethod
-    def load(
-        cls,
-        bundle_dir: Path | str,
-        engine: str = "onnxruntime",
-        device: str = "cpu",
-        threads: int | None = None,
-        verify: bool = True,
-        precision: str = "f32",
-    ) -> Recognizer:
+    def load(cls, bundle_dir: Path | str, engine: EngineConfig = DEFAULT_ENGINE, *, verify: bool = True) -> Recognizer:
         """Open a bundle and load its graphs.
 
         Args:
             bundle_dir: what ``u2edge convert`` wrote.
-            engine: "onnxruntime", "openvino", or "auto": the one that is faster here, found by two seconds of trying
-                and remembered for this machine and bundle.
-            device: "cpu"; with openvino also "gpu" (an Intel one; the CPU when it cannot be used) or "auto" (a GPU if
-                there is one).
-            threads: within one operator; None: as many as pay, found by half a second of trying and remembered as
-                the engine is (for an encoder above 100 MB: physical cores, at most 4).
+            engine: what computes, where, and with how many threads.
             verify: compare checksums first (about 1 s per GB).
-            precision: of float arithmetic; "f32", with openvino also "bf16" or "f16" where the device has it.
 
         Raises:
             BundleError: the bundle is incomplete or altered.
             BackendError: the engine is missing, or refuses the graphs.
         """
+        if not isinstance(engine, EngineConfig):
+            raise BackendError(f"engine: expected an EngineConfig, such as EngineConfig(threads=1), found {engine!r}")
         bundle = Bundle.open(bundle_dir, verify=verify)
-        if engine == "auto":
-            return cls(bundle, *choose(bundle, device, threads, precision))
-        return cls(bundle, *load_measured(bundle, engine, device, threads, precision))
+        if engine.engine == "auto":
+            return cls(bundle, *choose(bundle, engine))
+        return cls(bundle, *load_measured(bundle, engine))
 
     @property
     def manifest(self) -> Manifest:
         return self.bundle.manifest
 
-    def stream(self, options: DecodeOptions | None = None) -> Stream:
-        """A new stream.
+    def prepare(self, options: DecodeOptions | None = None) -> Plan:
+        """Check ``options`` and get the engine ready for them, so that the first chunk of a stream is as fast as the
+        others. What is ready already costs nothing.
+
+        Returns:
+            What the options come to with this bundle.
 
         Raises:
             OptionsError: options outside what the bundle supports; the message lists what it supports.
@@ -93,7 +87,11 @@ class Recognizer:
             self.backend.prepare(chosen.chunk, chosen.left_frames)
         if chosen.reencode and chosen.endpoint is not None:
             self._claim(chosen, chosen.endpoint.longest_ms)
-        return Stream(self.bundle, self.backend, chosen)
+        return chosen
+
+    def stream(self, options: DecodeOptions | None = None) -> Stream:
+        """A new stream; arguments and errors as :meth:`prepare`."""
+        return Stream(self.bundle, self.backend, self.prepare(options))
 
     def _claim(self, chosen: Plan, longest_ms: float) -> None:
         """Encode and rescore noise as long as the longest utterance, once.
@@ -101,12 +99,12 @@ class Recognizer:
         The second pass needs memory for a whole utterance, and engines keep what they had: without this a process
         grows whenever an utterance is longer than all before it (by 3 % over three hours with the reference model).
         """
-        stream, tokens = self.manifest.stream, self.manifest.tokens
+        tokens = self.manifest.tokens
         if self._claimed or longest_ms > _CLAIM_MS:
             return
         self._claimed = True
         frames = min(chosen.max_frames, math.ceil(longest_ms / chosen.frame_ms) + chosen.chunk)
-        size = (frames - 1) * stream.subsampling + stream.right_context + 1
+        size = self.manifest.stream.window(frames)
         noise = np.random.default_rng(0).normal(8.0, 2.0, (size, self.manifest.features.num_mel_bins))
         step = self.backend.step(noise.astype(np.float32), initial_state(self.manifest.caches, -1))
         hyps, lens = pad_hypotheses([(tokens.blank,) * (len(step.encoder_out) // 4)] * 2, tokens.sos, tokens.eos)

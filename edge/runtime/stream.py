@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.runtime.audio import Resampler, Samples, check_sample_rate, to_mono_float
-from edge.runtime.backend import Backend, Preparing, initial_state
 from edge.runtime.bundle import Bundle
 from edge.runtime.chunker import FrameChunker, Frames
 from edge.runtime.endpoint import Endpointer
+from edge.runtime.engines.base import Backend, Preparing, initial_state
 from edge.runtime.errors import StreamError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.options import DecodeOptions, Plan, replan

@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from calibration.profile import DEFAULT_RULE, CoverageRule, Profile
 from edge.runtime.bundle import Bundle
-from quant.agreement import Agreement
-from quant.bench.machine import bundle_id
+from quant.measure.agreement import Agreement
+from quant.measure.bench.machine import bundle_id
 
 MAX_DROP = 0.2  # points of WER
 MIN_AGREEMENT = 0.97  # of frames, mean over layers

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from quant.agreement import NEAR_TIE
+from quant.measure.agreement import NEAR_TIE
 from quant.report.data import MIN_AGREEMENT, percent, short
 from quant.report.plots import Cell, Markup, bar, heat_map
 from quant.report.table import details, join, missing, note, table

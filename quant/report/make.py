@@ -13,14 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from calibration.corpus import Utterance, read_corpus
 from calibration.profile import Profile, ProfileError
 from edge.runtime.bundle import Bundle, sha256
 from edge.runtime.manifest import Manifest
-from quant.agreement import Agreement, check_comparable
-from quant.bench.machine import bundle_id, machine, versions
+from quant.measure.agreement import Agreement, check_comparable
+from quant.measure.bench.machine import bundle_id, machine, versions
 from quant.report.commands import commands
 from quant.report.data import Verdict, coverage, decide, rule_of, sizes
 from quant.report.html import render
@@ -106,17 +104,6 @@ def _assemble(
         "machine": machine(),
         "versions": versions() | manifest.tools,
     }
-
-
-def run(request: Request) -> None:
-    """Make the report, saying what happens; raises EdgeError."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    verdict, page = make_report(request, lambda line: console.print(line, soft_wrap=True))
-    print(f"{verdict.word}: {verdict.why}")
-    for bar in verdict.bars:
-        state = {True: "pass", False: "missed", None: "not measured"}[bar.passed]
-        print(f"  {bar.title}: {bar.text} ({bar.limit_text}): {state}")
-    print(page)
 
 
 def _corpus(request: Request) -> list[Utterance]:

@@ -12,13 +12,14 @@ from typing import Any
 from calibration.corpus import Utterance, spread
 from calibration.profile import Profile
 from edge.runtime.bundle import Bundle, sha256
+from edge.runtime.engines.config import EngineConfig
 from edge.runtime.errors import EdgeError
 from edge.runtime.recognizer import Recognizer
-from quant.agreement import measure_agreement
-from quant.bench.machine import bundle_id, machine, versions
+from edge.system.progress import Ticker
+from quant.measure.agreement import measure_agreement
+from quant.measure.bench.machine import bundle_id, machine, versions
+from quant.measure.wer.compare import Selection
 from quant.report.data import model_order
-from quant.wer.command import Ticker
-from quant.wer.compare import Selection
 
 PARTS = ("wer", "bench", "agreement", "sensitivity")
 SCHEMA_VERSION = 1
@@ -68,10 +69,13 @@ class Store:
             return None
 
         def make() -> dict[str, Any]:
-            from quant.wer.compare import report
-            from quant.wer.measure import choose_modes, measure_wer
+            from quant.measure.wer.compare import report
+            from quant.measure.wer.measure import choose_modes, measure_wer
 
-            loaded = [Recognizer.load(path, threads=request.threads) for path in (request.baseline, request.bundle)]
+            loaded = [
+                Recognizer.load(path, EngineConfig(threads=request.threads))
+                for path in (request.baseline, request.bundle)
+            ]
             modes, measured = choose_modes([r.manifest for r in loaded]), []
             for recognizer, name in zip(loaded, ("baseline", "bundle")):
                 with Ticker(f"word error rate, {name}") as ticker:
@@ -89,9 +93,11 @@ class Store:
         request, system = self._request, machine()
 
         def make() -> dict[str, Any]:
-            from quant.bench.measure import BenchOptions, bench
+            from quant.measure.bench.measure import BenchOptions, bench
 
-            options = BenchOptions(threads=request.threads, seconds=request.seconds, processes=request.processes)
+            options = BenchOptions(
+                seconds=request.seconds, processes=request.processes, engine=EngineConfig(threads=request.threads)
+            )
             return asdict(bench(request.bundle, request.baseline, options, bench_audio(self._corpus), self._say))
 
         heard = [sha256(path) for path in bench_audio(self._corpus)]
@@ -126,8 +132,8 @@ class Store:
 
         def make() -> dict[str, Any]:
             from edge.model.checkpoint import load_experiment
+            from quant.precision.sensitivity import measure_sensitivity
             from quant.report.precisions import plan_of
-            from quant.sensitivity import measure_sensitivity
 
             assert request.checkpoint is not None
             experiment = load_experiment(request.checkpoint)

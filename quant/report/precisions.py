@@ -10,8 +10,8 @@ from onnx import TensorProto
 from calibration.profile import Profile
 from edge.model.checkpoint import Experiment
 from edge.runtime.bundle import Bundle
-from quant.observe import DEFAULT_OBSERVER, SCHEMES, observe
-from quant.plan import QuantizationPlan
+from quant.precision.plan import QuantizationPlan
+from quant.precision.scales import DEFAULT_OBSERVER, SCHEMES, observe
 from quant.report.data import rule_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -21,7 +21,7 @@ def plan_of(bundle: Bundle, experiment: Experiment, profile: Profile | None) -> 
     """As the manifest says; layers whose weight is a float in the graphs stay fp32.
 
     Raises:
-        QuantizationError, ProfileError: as ``quant.observe.observe``.
+        QuantizationError, ProfileError: as ``quant.precision.scales.observe``.
     """
     calibration = bundle.manifest.calibration
     named = calibration.get("scheme", bundle.manifest.encoder.scheme)

@@ -73,19 +73,19 @@ def measure(experiment: Path, name: str, seed: int, args: argparse.Namespace) ->
     bundles = {"fp32": experiment / "fp32", "int8": experiment / "int8"}
     profile = experiment / "calibration.profile"
     if not bundles["fp32"].exists():
-        call("edge.cli", "convert", experiment, "-o", bundles["fp32"], "--dither", 1)
+        call("u2edge", "convert", experiment, "-o", bundles["fp32"], "--dither", 1)
     if not profile.exists():
         data = ["--data", args.speech / "digits-human", "--limit", args.calibrate]
-        call("edge.cli", "calibrate", experiment, *data, "--dither", 1, "-o", profile)
+        call("u2edge", "calibrate", experiment, *data, "--dither", 1, "-o", profile)
     if not bundles["int8"].exists():
-        call("edge.cli", "quantize", experiment, "--profile", profile, "-o", bundles["int8"])
+        call("u2edge", "quantize", experiment, "--profile", profile, "-o", bundles["int8"])
     both = ["--bundle", bundles["int8"], "--baseline", bundles["fp32"]]
     files = {part: experiment / f"{part}.json" for part in ("wer", "bench")}
     if not files["wer"].exists():
-        call("edge.cli", "wer", *both, "--data", args.dev, "--json", files["wer"])
+        call("u2edge", "wer", *both, "--data", args.dev, "--json", files["wer"])
     if not files["bench"].exists():
         audio = ["--audio", args.dev, "--threads", 1, "--seconds", args.seconds, "--processes", 0]
-        call("edge.cli", "bench", *both, *audio, "--json", files["bench"])
+        call("u2edge", "bench", *both, *audio, "--json", files["bench"])
     wer, bench = (json.loads(files[part].read_text()) for part in ("wer", "bench"))
     hours = json.loads((experiment / "log.jsonl").read_text().splitlines()[-1])["hours"]
     found = []

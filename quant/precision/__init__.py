@@ -1,0 +1,1 @@
+"""What decides the precision of each layer: calibrated scales, sensitivity, the tuner."""

@@ -1,0 +1,1 @@
+"""How a layer is written in fewer bits."""

@@ -1,0 +1,141 @@
+"""``u2edge quantize``."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.system.commandline import command_line
+from edge.system.console import note
+from u2edge.options import REFERENCE, Force, Recommend, Threads, beside
+
+EXAMPLE = "u2edge quantize models/reference --tune build/dev-digits --max-drop 0.2"
+
+
+class Scheme(enum.StrEnum):
+    """What becomes of weights and activations."""
+
+    static = "static"
+    static16 = "static16"
+    dynamic = "dynamic"
+    weight8 = "weight8"
+    weight4 = "weight4"
+
+
+class Observer(enum.StrEnum):
+    """How static activation scales are found."""
+
+    minmax = "minmax"
+    kl = "kl"
+
+
+def quantize(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="WeNet experiment directory.", show_default=True)
+    ] = REFERENCE,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="What u2edge calibrate wrote; for static and static16. [default: build/<checkpoint>.profile, else "
+            "<checkpoint>/calibration.profile]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new bundle. [default: build/<checkpoint>-int8]")
+    ] = None,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(
+            help="static: int8 with scales from calibration. static16: activations in 16 bits, slower, every engine "
+            "writes the same. dynamic: activation scales per call. "
+            "weight8, weight4: only weights (experts in 4 bits)."
+        ),
+    ] = Scheme.static,
+    observer: Annotated[
+        Observer, typer.Option(help="Of static scales: the extremes, or the range of least squared error.")
+    ] = Observer.minmax,
+    tune: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MANIFEST", help="Search on these recordings (with texts) until the loss is small; repeatable."
+        ),
+    ] = None,
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Accepted with --tune: points of WER, absolute.")] = 0.2,
+    min_agreement: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Wanted with --tune: percent of frames that keep their experts.")
+    ] = 97.0,
+    split: Annotated[
+        str, typer.Option(help="Of --tune: only lines of this split, or without one; '' for all.")
+    ] = "dev",
+    limit: Annotated[int, typer.Option(min=0, help="Of --tune: at most this many recordings; 0: all.")] = 0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Module path that stays fp32, with all below it; repeatable."),
+    ] = None,
+    coverage_share: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="An expert that met fewer percent of the frames borrows.")
+    ] = 0.5,
+    coverage_rows: Annotated[
+        float, typer.Option(min=0.0, help="So does one that met fewer frames than this times its hidden units.")
+    ] = 2.0,
+    name: Annotated[str, typer.Option(help="Name in the manifest. [default: <checkpoint>-<scheme>]")] = "",
+    dither: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps. [default: the profile's]"),
+    ] = None,
+    reencode: Recommend = False,
+    audio: Annotated[
+        Path | None, typer.Option(help="Speech for the comparison with torch. [default: the checkpoint's samples]")
+    ] = None,
+    threads: Threads = None,
+    force: Force = False,
+) -> None:
+    """Write an int8 bundle of a checkpoint, each expert with scales of its own.
+
+    Layers that stay fp32 are stored as fp16. Exit code 1 when --tune did not reach its budget; the best bundle is
+    written all the same.
+    """
+    from quant.provenance import summary
+    from quant.quantize import QuantizeRequest
+    from quant.quantize import quantize as run
+
+    began = time.perf_counter()
+    request = QuantizeRequest(
+        checkpoint=checkpoint,
+        out=out or beside(checkpoint, "-int8" if scheme is Scheme.static else f"-{scheme.value}"),
+        profile=profile,
+        made_profile=beside(checkpoint, ".profile"),
+        scheme=scheme.value,
+        observer=observer.value,
+        tune=tuple(tune or ()),
+        max_drop=max_drop,
+        min_agreement=min_agreement / 100,
+        split=split or None,
+        limit=limit,
+        keep=tuple(keep or ()),
+        coverage_share=coverage_share / 100,
+        coverage_rows=coverage_rows,
+        name=name,
+        dither=dither,
+        reencode=reencode,
+        audio=audio,
+        threads=threads,
+        force=force,
+        command=command_line(),
+    )
+    done = run(request, note)
+    for line in summary(done.plan, done.bundle):
+        note(line)
+    note(f"wrote {request.out} in {time.perf_counter() - began:.0f} s")
+    note(f"next: u2edge transcribe AUDIO --bundle {shlex.quote(str(request.out))}")
+    if done.tuning is not None and not done.tuning.accepted:
+        note(
+            f"tuning: expected at most {max_drop:g} points of WER and {min_agreement:g} % of frames with the same "
+            f"experts; the best of {len(done.tuning.trials)} trials was written"
+        )
+        raise typer.Exit(1)

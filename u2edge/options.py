@@ -1,0 +1,139 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.runtime.engines.config import EngineConfig
+from edge.system.assets import default_bundle
+
+DEFAULT_BUNDLE = default_bundle()
+REFERENCE = Path("models/reference")  # the checkpoint of a checkout
+
+
+class Engine(enum.StrEnum):
+    """What computes."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+    auto = "auto"
+
+
+class Device(enum.StrEnum):
+    """Where it computes."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+    AUTO = "AUTO"
+
+
+class Precision(enum.StrEnum):
+    """Of float arithmetic."""
+
+    f32 = "f32"
+    bf16 = "bf16"
+    f16 = "f16"
+
+
+BundleOption = Annotated[
+    Path,
+    typer.Option(
+        "--bundle",
+        "-b",
+        help="Bundle directory, as u2edge convert writes it. [default: ours]",
+        show_default=False,
+    ),
+]
+ChunkMs = Annotated[
+    float | None,
+    typer.Option(help="Milliseconds of audio per chunk, a multiple of the encoder frame (40 ms). [default: 640]"),
+]
+FullContext = Annotated[
+    bool, typer.Option("--full-context", help="Encode each file at once: most accurate, no partial results.")
+]
+LeftChunks = Annotated[
+    int, typer.Option(help="Chunks of history that attention sees; -1: all of the utterance, 0: none.")
+]
+Rescoring = Annotated[
+    bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
+]
+Reencode = Annotated[
+    bool | None,
+    typer.Option(
+        "--reencode/--no-reencode",
+        help="Encode a finished utterance again in full context before rescoring. [default: as the bundle says]",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: as many as pay here, measured once]"),
+]
+EngineOption = Annotated[
+    Engine, typer.Option(help="Inference engine; auto: the faster one here, tried for two seconds and remembered.")
+]
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        case_sensitive=False,
+        help="With openvino also an Intel GPU (the CPU when it cannot be used); AUTO: a GPU if there is one.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="Of float arithmetic, the router's too; bf16 and f16 with openvino, where the device has them. int8 stays."
+    ),
+]
+
+
+Baseline = Annotated[
+    Path | None, typer.Option("--baseline", "-a", help="Bundle to compare with, usually the fp32 one.")
+]
+BaselineEngine = Annotated[
+    Engine | None,
+    typer.Option(help="Engine of --baseline, on the CPU in f32. [default: engine, device and precision of the bundle]"),
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file, for reports.")]
+Manifests = Annotated[
+    list[Path] | None,
+    typer.Option("--data", "-d", help="Manifest (JSONL with audio and text), or its folder; repeatable."),
+]
+Split = Annotated[str, typer.Option(help="Only lines of this split, and lines that name none; 'all': every line.")]
+Limit = Annotated[int, typer.Option(min=0, help="At most this many recordings, spread evenly; 0: all.")]
+Match = Annotated[str, typer.Option(help="Only recordings whose name contains this.")]
+Beam = Annotated[int, typer.Option(min=1, help="Hypotheses kept by the CTC search and rescored.")]
+Processes = Annotated[
+    int, typer.Option(min=0, help="Fresh processes per bundle for load time and memory; 0: leave them out.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")]
+Recommend = Annotated[
+    bool, typer.Option("--reencode", help="Recommend a second pass in full context when an utterance ends.")
+]
+
+
+def baseline_config(bundle: EngineConfig, baseline: Path | None, engine: Engine | None) -> EngineConfig:
+    """What runs the baseline: the engine of the bundle, or ``engine`` as it is by default: on the CPU, in f32.
+
+    Raises:
+        OptionsError: an engine for no baseline.
+    """
+    if engine is None:
+        return bundle
+    if baseline is None:
+        from edge.runtime.errors import OptionsError
+
+        raise OptionsError(
+            "--baseline-engine: expected a bundle to compare with, found none; add --baseline BUNDLE, which may be the "
+            "same one"
+        )
+    return EngineConfig(engine.value, threads=bundle.threads)
+
+
+def beside(checkpoint: Path, ending: str) -> Path:
+    """build/<checkpoint><ending>: where what is made of a checkpoint goes when nothing else is said."""
+    folder = checkpoint.resolve()
+    return Path("build") / f"{folder.parent.name if folder.is_file() else folder.name}{ending}"
