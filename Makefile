@@ -3,6 +3,7 @@
 #   make test                         lint, type-check, run all tests
 #   make convert CKPT=exp/dir         WeNet experiment -> bundle in build/
 #   make transcribe AUDIO="a.wav b.flac"
+#   make wheel                        dist/u2edge-*.whl, with the int8 model inside
 #   make calibrate quantize wer bench report CKPT=exp/dir DATA=manifest.jsonl
 #                                     int8 with scales per expert, and the page that says what it cost (build/report)
 # torch: on machines without a CUDA GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares gigabytes.
@@ -18,7 +19,7 @@ PROFILE ?= build/$(NAME).profile
 FOUND   = $(firstword $(wildcard $(PROFILE) $(CKPT)/calibration.profile) $(PROFILE))
 INT8   ?= build/$(NAME)-int8
 REPORT ?= build/report
-AUDIO  ?= demo/samples/*.flac
+AUDIO  ?= models/reference/samples/*.flac
 SPEECH ?= ../shared/speech
 ARGS   ?=
 
@@ -35,7 +36,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits pictures synthetic train scaling soak clean
+.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits pictures synthetic train scaling soak wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -134,10 +135,16 @@ scaling: $(VENV)/.dev
 	test -e build/dev-digits || $(BIN)/python -m recipes.reference.devset $(SPEECH)/digits-human build/dev-digits
 	$(BIN)/python -m recipes.scaling.run build/scaling --speech $(SPEECH) --synthetic build/synthetic $(ARGS)
 
+# One file that pip, pipx and uv install anywhere, the int8 reference model inside.
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel --outdir dist .
+	@ls -l dist
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -39,6 +39,9 @@ _EXTRAS = {
 }
 """Module -> the extra that brings it."""
 
+_COMMANDS = {"quantize": "quant", "report": "quant"}
+"""Command -> the extra that brings all that it needs, where its modules alone would name a smaller one first."""
+
 app = typer.Typer(
     name="u2edge",
     help="Streaming speech recognition with U2++ MoE models on the edge.",
@@ -93,6 +96,7 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
+        extra = extra and next((_COMMANDS[word] for word in sys.argv[1:2] if word in _COMMANDS), extra)
         if extra is None:
             raise
         _fail(f"this command needs {error.name}; type: pip install 'u2edge[{extra}]'")
