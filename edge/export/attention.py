@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.export.graph import Float32, GraphBuilder
+from edge.export.graph import GraphBuilder
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,8 @@ class AttentionSpec:
         return 1.0 / math.sqrt(self.head_dim)
 
 
-@dataclass(frozen=True)
-class KeyPositions:
-    """Positions of the keys of a call, for relative attention."""
-
-    index: str  # (keys,) int64 rows of the table
-    embedding: str  # (keys, dim) those rows
-    table: Float32  # (5000, dim)
-
-
 def chunk_attention(
-    graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, cache: str, bias: str, positions: KeyPositions | None
+    graph: GraphBuilder, x: str, path: str, spec: AttentionSpec, cache: str, bias: str, positions: str | None
 ) -> tuple[str, str]:
     """Self-attention of a chunk over cached and new keys.
 
@@ -145,18 +136,11 @@ def _biased(graph: GraphBuilder, query: str, name: str, spec: AttentionSpec) -> 
     return graph.transpose(graph.node("Add", query, graph.constant(scaled, np.float32)), 1, 0, 2)
 
 
-def _projected_positions(graph: GraphBuilder, path: str, spec: AttentionSpec, positions: KeyPositions) -> str:
-    """``linear_pos`` of the keys' positions, ``(heads, head_dim, keys)``.
+def _projected_positions(graph: GraphBuilder, path: str, spec: AttentionSpec, positions: str) -> str:
+    """``linear_pos`` of the positions of the keys ``(keys, dim)``, as ``(heads, head_dim, keys)``.
 
-    By default it is computed in every call, because the table of all 5000 projected positions takes
-    5000 * dim * 4 bytes per block (123 MB for 12 blocks of 512), more than an int8 model of that
-    size can spare. ``position_projection="table"`` makes the other choice.
+    It is computed in every call, because the table of all 5000 projected positions would take 5000 * dim * 4 bytes per
+    block (123 MB for 12 blocks of 512), more than an int8 model of that size can spare.
     """
-    name = f"{path}.linear_pos"
-    if graph.options.position_projection == "table":
-        weight = graph.array(f"{name}.weight", spec.dim, spec.dim)
-        table = (positions.table @ weight.T).reshape(-1, spec.heads, spec.head_dim).transpose(1, 0, 2)
-        rows = graph.node("Gather", graph.initializer(f"{name}.table", table), positions.index, axis=1)
-        return graph.transpose(rows, 0, 2, 1)
-    projected = graph.linear(positions.embedding, name, spec.dim, spec.dim, bias=False)
+    projected = graph.linear(positions, f"{path}.linear_pos", spec.dim, spec.dim, bias=False)
     return graph.transpose(graph.reshape(projected, 0, spec.heads, spec.head_dim), 1, 2, 0)

@@ -13,7 +13,6 @@ import math
 import numpy as np
 import onnx
 
-from edge.export.attention import KeyPositions
 from edge.export.encoder_block import BlockInputs, encoder_block
 from edge.export.graph import GraphBuilder, Weights
 from edge.export.layers import MASKED, clamped_positions, layer_norm, position_rows, position_table
@@ -123,10 +122,8 @@ def _normalize(graph: GraphBuilder, x: str, bins: int) -> str:
     return graph.node("Mul", graph.node("Sub", x, mean), graph.weight("encoder.global_cmvn.istd", bins))
 
 
-def _embed(
-    graph: GraphBuilder, x: str, config: EncoderConfig, offset: str, att_cache: str
-) -> tuple[str, KeyPositions | None]:
-    """Scale ``x (C, dim)``, add absolute positions; also the positions of the keys for relative attention.
+def _embed(graph: GraphBuilder, x: str, config: EncoderConfig, offset: str, att_cache: str) -> tuple[str, str | None]:
+    """Scale ``x (C, dim)``, add absolute positions; for relative attention also the keys' position vectors ``(keys, dim)``.
 
     WeNet combines each kind of position with each kind of attention: relative attention reads the
     table whether or not it was also added to ``x``.
@@ -147,4 +144,4 @@ def _embed(
     if not relative:
         return x, None
     index = clamped_positions(graph, graph.node("Sub", offset, graph.size(att_cache, 2)), end)
-    return x, KeyPositions(index, rows(index), table)
+    return x, rows(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.export.attention import AttentionSpec, KeyPositions, chunk_attention
+from edge.export.attention import AttentionSpec, chunk_attention
 from edge.export.convolution import ConvolutionSpec, convolution
 from edge.export.experts import FeedForwardSpec, feed_forward
 from edge.export.graph import GraphBuilder
@@ -17,7 +17,7 @@ class BlockInputs:
     """What every block reads beside the previous block's output."""
 
     bias: str  # (1, 1, keys), added to attention scores
-    positions: KeyPositions | None  # for relative attention
+    positions: str | None  # (keys, dim) position vectors of the keys, for relative attention
     att_cache: str  # (blocks, heads, L, 2 * head_dim)
     cnn_cache: str | None  # (blocks, context, dim); None without causal convolution
 

@@ -56,8 +56,6 @@ def _mixture(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, scal
     flat = graph.reshape(chosen, -1)
     hits = graph.node("Equal", graph.unsqueeze(flat, 1), graph.ints(*range(spec.experts)))
     counts = graph.node("ReduceSum", graph.node("Cast", hits, to=TensorProto.INT64), graph.ints(0), keepdims=0)
-    if graph.options.expert_execution == "dense":
-        return _dense(graph, x, path, spec, logits, chosen, weights), counts
     return _sorted(graph, x, path, spec, flat, counts, weights, scale), counts
 
 
@@ -80,19 +78,6 @@ def _sorted(
         return y if scale == 1.0 else graph.node("Mul", y, graph.scalar(scale))
     outputs = graph.node("Gather", outputs, graph.reshape(inverse, -1, spec.active), axis=0)  # (rows, k, dim)
     return graph.squeeze(graph.node("MatMul", graph.unsqueeze(weights, 1), outputs), 1)
-
-
-def _dense(
-    graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec, logits: str, chosen: str, weights: str
-) -> str:
-    """Every expert on every row, weighted by ``(rows, experts)`` with zeros for the unselected ones."""
-    zeros = graph.node("ConstantOfShape", graph.node("Shape", logits))
-    table = graph.node("ScatterElements", zeros, chosen, weights, axis=1)
-    columns = graph.split(table, (1,) * spec.experts, axis=1)
-    outputs = [
-        graph.node("Mul", _expert(graph, x, f"{path}.experts.{i}", spec), column) for i, column in enumerate(columns)
-    ]
-    return graph.node("Sum", *outputs)
 
 
 def _expert(graph: GraphBuilder, x: str, path: str, spec: FeedForwardSpec) -> str:

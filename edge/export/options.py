@@ -14,8 +14,6 @@ class ExportError(EdgeError, ValueError):
 
 
 _CHOICES = {
-    "expert_execution": ("sorted", "dense"),
-    "position_projection": ("runtime", "table"),
     "storage": ("fp32", "fp16"),
 }
 
@@ -27,15 +25,6 @@ class ExportOptions:
     Raises:
         ExportError: a value outside the choices of a field.
     """
-
-    expert_execution: Literal["sorted", "dense"] = "sorted"
-    """sorted: rows sorted by expert, every expert sees its own rows (dynamic shapes, for CPUs).
-    dense: every expert sees every row, unselected ones weigh 0 (static shapes, for GPUs)."""
-
-    position_projection: Literal["runtime", "table"] = "runtime"
-    """Relative attention's ``linear_pos``. runtime: project the positions of each call, which costs
-    keys * dim**2 multiplications per block. table: store the projected 5000 positions of every
-    block, which costs 5000 * dim * 4 bytes per block; worth it for long left contexts."""
 
     storage: Literal["fp32", "fp16"] = "fp32"
     """fp16 halves the file: large weights are stored as float16 and cast back when the graph is

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from edge.runtime.errors import BundleError, TokenError
 from edge.runtime.manifest import GraphInfo, Manifest
 from edge.runtime.tokens import SymbolTable
+from edge.system.files import umask
 
 MANIFEST, TOKENS = "manifest.json", "tokens.txt"
 _MAX_TEXT = 16 << 20  # bytes of a manifest or token table; more is not one
@@ -111,7 +111,7 @@ def write_bundle(directory: Path | str, build: Callable[[Path], Manifest], overw
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        staging.chmod(0o777 & ~_umask())
+        staging.chmod(0o777 & ~umask())
         manifest = build(staging)
         names = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("*") if not p.is_dir())
         manifest = dataclasses.replace(
@@ -144,12 +144,6 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _read_text(path: Path) -> str:

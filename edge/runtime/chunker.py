@@ -23,8 +23,8 @@ class FrameChunker:
     """
 
     def __init__(self, stream: StreamOptions, chunk: int, mel: int) -> None:
-        self._rate = stream.subsampling
-        self._least = stream.right_context + 1  # feature frames of the shortest window
+        self._stream = stream
+        self._least = stream.window(1)  # feature frames of the shortest window
         self.rechunk(chunk)
         self._pending: list[Frames] = []
         self._buffer: Frames = np.zeros((0, mel), np.float32)
@@ -34,8 +34,8 @@ class FrameChunker:
     def rechunk(self, chunk: int) -> None:
         """Cut windows of ``chunk`` encoder frames from here on. The next one starts where it would have started, so
         every encoder frame is computed once, whatever the sequence of chunks."""
-        self.window = (chunk - 1) * self._rate + self._least  # feature frames
-        self.stride = chunk * self._rate  # feature frames
+        self.window = self._stream.window(chunk)  # feature frames
+        self.stride = chunk * self._stream.subsampling  # feature frames
 
     @property
     def position(self) -> int:

@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,7 +48,8 @@ def write_json(path: Path, data: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Of this process: permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -9,7 +9,6 @@ sequence with blanks); two words are cut apart at the quietest frame between the
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edge.model.checkpoint import load_experiment
+from edge.system.files import write_json
 from recipes.reference.batches import tokenize
 from recipes.reference.store import Clip, FeatureStore, open_store
 
@@ -108,9 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     digits = align_digits(args.experiment, open_store(args.features / "speech", "train"))
     path = args.experiment / "digits.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(c) for c in digits]))
-    temporary.rename(path)
+    write_json(path, [asdict(c) for c in digits], indent=None)
     print(
         f"{len(digits)} digits of {len({c.speaker for c in digits})} speakers in {path}; "
         "start train.py again to use them"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edge.model.checkpoint import load_experiment, read_weights
+from edge.system.files import replacing
 
 
 def average(paths: list[Path]) -> dict[str, Tensor]:
@@ -35,9 +36,8 @@ def main() -> None:
     parser.add_argument("experiment", type=Path, help="folder of train.py; its final.pt is replaced")
     parser.add_argument("snapshots", type=Path, nargs="+")
     args = parser.parse_args()
-    temporary = args.experiment / "final.tmp"
-    torch.save(average(args.snapshots), temporary)
-    temporary.rename(args.experiment / "final.pt")
+    with replacing(args.experiment / "final.pt") as temporary:
+        torch.save(average(args.snapshots), temporary)
     load_experiment(args.experiment)
     print(f"{args.experiment / 'final.pt'} is the mean of {len(args.snapshots)} snapshots")
 

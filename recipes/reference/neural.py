@@ -26,6 +26,8 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from edge.system.files import replacing, write_text
+
 SYNTHESISER_RATE, RATE = 24_000, 16_000  # Hz
 # Kokoro's alphabet: A, I, O and Q are the diphthongs of eight, nine, American and British oh.
 AMERICAN = {
@@ -136,15 +138,12 @@ def main() -> None:
     for index in tqdm(range(args.strings), unit="string"):
         line, path = plan(index, sorted(styles)), args.out / f"{index:05d}.flac"
         if not path.exists():
-            part = path.with_suffix(".part")
-            soundfile.write(part, say(session, styles, line), RATE, subtype="PCM_16", format="FLAC")
-            part.rename(path)
+            with replacing(path) as part:
+                soundfile.write(part, say(session, styles, line), RATE, subtype="PCM_16", format="FLAC")
         row = {"audio": path.name, "text": " ".join(line.words), "speaker": line.speaker, "split": "train"}
         row |= {"seconds": round(soundfile.info(path).duration, 3), "source": "Kokoro-82M", "licence": "Apache-2.0"}
         rows.append(json.dumps(row) + "\n")
-    temporary = args.out / "manifest.tmp"
-    temporary.write_text("".join(rows))
-    temporary.rename(args.out / "manifest.jsonl")
+    write_text(args.out / "manifest.jsonl", "".join(rows))
     print(f"{len(rows)} strings in {args.out}")
 
 

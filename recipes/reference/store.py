@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions
+from edge.system.files import write_json
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,7 @@ def build(corpora: list[Path], folder: Path, split: str, jobs: int = 2) -> Featu
             )
             start += len(matrix)
     part.rename(data)
-    temporary = index.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(c) for c in clips]))
-    temporary.rename(index)
+    write_json(index, [asdict(c) for c in clips], indent=None)
     return _open(clips, data)
 
 

@@ -27,6 +27,7 @@ from edge.model.checkpoint import load_experiment
 from edge.model.config import ModelConfig
 from edge.model.train_yaml import from_wenet
 from edge.model.u2pp import U2pp
+from edge.system.files import replacing
 from recipes.reference.augment import LIGHT, MEDIUM, AugmentOptions
 from recipes.reference.batches import (
     COMMANDS,
@@ -136,9 +137,8 @@ class Trainer:
             "audio_seconds": self.audio_seconds,
             "phones": self.phones.state_dict() if self.phones else {},
         }
-        temporary = self.out / "resume.tmp"
-        torch.save(state, temporary)
-        temporary.rename(self.out / "resume.pt")
+        with replacing(self.out / "resume.pt") as temporary:
+            torch.save(state, temporary)
 
     def resume(self) -> bool:
         path = self.out / "resume.pt"
@@ -210,8 +210,8 @@ def write_experiment(trainer: Trainer, cmvn: dict[str, Any], configuration: dict
     state = {k: v.detach().cpu() for k, v in trainer.average.state_dict().items() if not k.endswith(".pe")}
     if half:
         state = {k: v.half() if v.is_floating_point() and "cmvn" not in k else v for k, v in state.items()}
-    torch.save(state, trainer.out / "final.tmp")
-    (trainer.out / "final.tmp").rename(trainer.out / "final.pt")
+    with replacing(trainer.out / "final.pt") as temporary:
+        torch.save(state, temporary)
     (trainer.out / "units.txt").write_text("".join(f"{u} {i}\n" for i, u in enumerate(UNITS)), encoding="utf-8")
     (trainer.out / "global_cmvn").write_text(json.dumps(cmvn))
     (trainer.out / "train.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")

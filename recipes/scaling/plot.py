@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.system.files import replacing
+
 if TYPE_CHECKING:
     from recipes.scaling.run import Measured
 
@@ -42,7 +44,6 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         axis.grid(alpha=0.25)
     panels[0].set_ylabel("word error rate, human digits, %")
     panels[1].legend(frameon=False, fontsize=8)
-    temporary = path.with_suffix(".part.png")
-    figure.savefig(temporary, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     pyplot.close(figure)
-    temporary.rename(path)

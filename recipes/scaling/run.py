@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from edge.system.files import write_json
 from recipes.scaling.models import NAMES, configuration
 
 BASE = Path(__file__).parents[1] / "reference" / "train.yaml"
@@ -133,9 +134,7 @@ def write(out: Path, measured: list[Measured], options: dict[str, Any]) -> None:
     from recipes.scaling.plot import plot
 
     said = {k: v for k, v in options.items() if k not in ("out", "speech", "synthetic", "features", "dev", "cut")}
-    temporary = out / "scaling.tmp"
-    temporary.write_text(json.dumps({"options": said, "measured": [asdict(m) for m in measured]}, indent=1))
-    temporary.rename(out / "scaling.json")
+    write_json(out / "scaling.json", {"options": said, "measured": [asdict(m) for m in measured]})
     plot(measured, out / "scaling.png")
 
 

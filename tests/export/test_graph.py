@@ -39,8 +39,8 @@ class Reference:
         self.arrays = dict(np.load(folder / "reference.npz"))
         self.counts = json.loads((folder / "reference.json").read_text()).get("expert_counts_full", {})
 
-    def encoder(self, **options: Any) -> onnx.ModelProto:
-        return encoder_graph(self.config, self.weights, ExportOptions(**options))
+    def encoder(self) -> onnx.ModelProto:
+        return encoder_graph(self.config, self.weights, ExportOptions())
 
 
 @pytest.fixture(scope="module", params=["moe_u2pp", "dense_u2pp", "moe_encoder_only_bn"])
@@ -53,9 +53,8 @@ def near(found: Float32, wanted: Float32) -> None:
     assert np.abs(found - wanted).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("options", [{}, {"expert_execution": "dense"}, {"position_projection": "table"}])
-def test_full_context_is_wenets(reference: Reference, options: dict[str, Any]) -> None:
-    out = Stream(reference.encoder(**options), reference.config).step(reference.arrays["feats"])
+def test_full_context_is_wenets(reference: Reference) -> None:
+    out = Stream(reference.encoder(), reference.config).step(reference.arrays["feats"])
     near(out["encoder_out"][0], reference.arrays["full_encoder_out"])
     near(out["log_probs"][0], reference.arrays["full_ctc_logp"])
     if reference.counts:
@@ -85,9 +84,8 @@ def test_fixed_caches_are_wenets(reference: Reference) -> None:
     near(stream.cnn_cache, reference.arrays["fixed_16_4_cnn_cache"])
 
 
-@pytest.mark.parametrize("execution", ["sorted", "dense"])
-def test_rescoring_is_wenets(reference: Reference, execution: Any) -> None:
-    model = decoder_graph(reference.config, reference.weights, ExportOptions(expert_execution=execution))
+def test_rescoring_is_wenets(reference: Reference) -> None:
+    model = decoder_graph(reference.config, reference.weights, ExportOptions())
     out = run(
         load(model),
         hyps=reference.arrays["dec_hyps"],

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from export_helpers import Float32, Stream, load, run, tiny_config, tiny_weights
 
-from edge.export.attention import AttentionSpec, KeyPositions, chunk_attention
+from edge.export.attention import AttentionSpec, chunk_attention
 from edge.export.convolution import ConvolutionSpec, convolution
 from edge.export.encoder import encoder_graph
 from edge.export.experts import FeedForwardSpec, feed_forward
@@ -39,10 +39,10 @@ def expert_weights(experts: int, bias: bool, seed: int = 0) -> dict[str, Float32
     return {k: v.astype(np.float32) for k, v in weights.items()}
 
 
-def moe_session(weights: dict[str, Float32], execution: Any, active: int, activation: str, scale: float) -> Any:
+def moe_session(weights: dict[str, Float32], active: int, activation: str, scale: float) -> Any:
     experts = weights["moe.gate.weight"].shape[0]
     spec = FeedForwardSpec(DIM, HIDDEN, activation, "moe.experts.0.w_1.bias" in weights, experts, active)
-    graph = GraphBuilder("moe", weights, ExportOptions(expert_execution=execution))
+    graph = GraphBuilder("moe", weights, ExportOptions())
     y, counts = feed_forward(graph, graph.input("x", np.float32, ("rows", DIM), ""), "moe", spec, scale)
     assert counts is not None
     graph.output("y", y, np.float32, ("rows", DIM), "")
@@ -75,14 +75,13 @@ def moe_loop(weights: dict[str, Float32], x: Float32, active: int, activation: s
     return y.astype(np.float32), counts
 
 
-@pytest.mark.parametrize("execution", ["sorted", "dense"])
 @pytest.mark.parametrize(
     ("experts", "active", "activation", "bias"),
     [(4, 1, "swish", True), (8, 3, "gelu", False), (8, 2, "relu", True), (2, 2, "swish", False), (1, 1, "swish", True)],
 )
-def test_mixture_is_the_formula(execution: str, experts: int, active: int, activation: str, bias: bool) -> None:
+def test_mixture_is_the_formula(experts: int, active: int, activation: str, bias: bool) -> None:
     weights = expert_weights(experts, bias)
-    session = moe_session(weights, execution, active, activation, scale=0.5)
+    session = moe_session(weights, active, activation, scale=0.5)
     routes = set()
     for rows in (1, 2, 3, 40):
         x = np.random.default_rng(rows).standard_normal((rows, DIM)).astype(np.float32)
@@ -94,24 +93,22 @@ def test_mixture_is_the_formula(execution: str, experts: int, active: int, activ
     assert len(routes) == 4  # the inputs did route differently
 
 
-@pytest.mark.parametrize("execution", ["sorted", "dense"])
 @pytest.mark.parametrize("active", [1, 2])
-def test_mixture_without_rows(execution: str, active: int) -> None:
-    out = run(moe_session(expert_weights(4, True), execution, active, "swish", 0.5), x=np.zeros((0, DIM), np.float32))
+def test_mixture_without_rows(active: int) -> None:
+    out = run(moe_session(expert_weights(4, True), active, "swish", 0.5), x=np.zeros((0, DIM), np.float32))
     assert out["y"].shape == (0, DIM)
     assert out["counts"].tolist() == [0] * 4
 
 
-@pytest.mark.parametrize("execution", ["sorted", "dense"])
 @pytest.mark.parametrize("active", [1, 2])
-def test_expert_with_every_row_and_expert_with_none(execution: str, active: int) -> None:
+def test_expert_with_every_row_and_expert_with_none(active: int) -> None:
     weights = expert_weights(5, True)
     weights["moe.gate.weight"][2] = 10.0  # positive rows always choose 2 and never 4
     weights["moe.gate.weight"][4] = -10.0
     x = np.random.default_rng(3).uniform(0.1, 1, (17, DIM)).astype(np.float32)
     wanted, counts = moe_loop(weights, x, active, "swish")
     assert counts[2] == 17 and counts[4] == 0
-    out = run(moe_session(weights, execution, active, "swish", 1.0), x=x)
+    out = run(moe_session(weights, active, "swish", 1.0), x=x)
     assert out["counts"].tolist() == counts
     np.testing.assert_allclose(out["y"], wanted, rtol=1e-4, atol=1e-4)
 
@@ -138,7 +135,7 @@ def test_attention_is_the_formula(relative: bool) -> None:
 
     graph = GraphBuilder("attention", {k: v.astype(np.float32) for k, v in weights.items()})
     embedding = table[10 : 10 + keys].astype(np.float32)
-    positions = KeyPositions(graph.ints(*range(10, 10 + keys)), graph.constant(embedding, np.float32), embedding)
+    positions = graph.constant(embedding, np.float32)
     y, next_cache = chunk_attention(
         graph,
         graph.input("x", np.float32, (frames, DIM), ""),

@@ -13,7 +13,6 @@ from model_helpers import features
 from quant_helpers import observed_plan
 
 from edge.export.convert import ConvertOptions, convert
-from edge.export.options import ExportOptions
 from edge.export.quantization import Quantization
 from edge.runtime import BackendError, Bundle
 from quant.kernels import assert_integer, count_kernels
@@ -125,11 +124,10 @@ def test_a_scale_nobody_measured(static: Bundle, plan: QuantizationPlan, which: 
 
 
 def test_layers_that_are_float_by_design(pristine: Path, plan: QuantizationPlan, tmp_path: Path) -> None:
-    """A convolution without an output scale, and positions projected beforehand."""
+    """A convolution without an output scale."""
     layers = {path: dataclasses.replace(layer, output=None) for path, layer in plan.layers.items()}
     plan = dataclasses.replace(plan, layers=layers)
-    options = ConvertOptions(ExportOptions(position_projection="table"))
-    bundle = bundle_of(pristine, tmp_path / "bundle", plan, options)
+    bundle = bundle_of(pristine, tmp_path / "bundle", plan)
     assert_integer(bundle, plan)
     counts = count_kernels(bundle)["encoder"]
     assert counts["QGemm"] == 46 and "QLinearConv" not in counts

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge.system.files import write_json
 from edge.system.versions import own_version
 from u2edge.doctor import audio, bundle, cpu, display, engines, speed
 from u2edge.doctor.section import Problem, Section, guarded, plural
@@ -123,10 +124,8 @@ def anonymous(value: Any, folders: Sequence[str] = ()) -> Any:
 
 
 def write_report(data: dict[str, Any], path: Path = REPORT) -> None:
-    """``data`` as JSON; written beside and renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """``data`` as JSON, whole or not at all."""
+    write_json(path, data)
 
 
 def _user() -> str:

@@ -32,7 +32,7 @@ class Listener:
     def __init__(self, room: Room) -> None:
         self.child = subprocess.Popen(
             [sys.executable, "-m", "virtual_mic.latency", "--listen", str(BUNDLE), "320"],
-            cwd=ROOT / "tests",
+            cwd=ROOT / "tests" / "helpers",
             env={**room.environment(), "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -74,11 +74,12 @@ def test_text_survives_a_fault_and_capture_resumes(tmp_path: Path, fault: str) -
         listener.wait(lambda row: row["event"] == "Opened")
         time.sleep(0.5)
         desk.speak()
-        before = listener.wait(lambda row: row["event"] == "Partial" and len(row["text"].split()) >= 2)
+        listener.wait(lambda row: row["event"] == "Partial" and len(row["text"].split()) >= 2)
         getattr(desk, fault)()
         listener.wait(lambda row: row["event"] == "Notice" and "the text so far is kept" in row["text"])
         kept = listener.wait(lambda row: row["event"] == "Final")["text"].split()
-        assert kept[:2] == before["text"].split()[:2] == spoken[:2], "what was said before the fault"
+        # Not compared with the partial text: that is CTC alone, and where chunks begin is chance.
+        assert kept[:2] == spoken[:2], "what was said before the fault"
         desk.hush()
         replugged = desk.replug()
         back = listener.wait(lambda row: row["event"] == "Notice" and "is back" in row["text"], within_s=10.0)

@@ -10,7 +10,7 @@ from demo_helpers import INT8, PATIENCE_S, Feed, Watched, running, sample, setti
 
 from demo.events import Ended, Final, Opened, Partial, Ready
 from demo.settings import Settings
-from edge.runtime import DecodeOptions
+from edge.runtime import DecodeOptions, EngineConfig
 
 FIRST = {"reencode": False}  # the text is that of the chunks; a second pass would make good what a change spoils
 ALONE = {"rescoring": False}
@@ -103,7 +103,7 @@ def test_left_context_changes_where_the_speaker_is(change: dict[str, Any]) -> No
         assert watched.texts() == [TEXTS[0]]
 
 
-@pytest.mark.parametrize("change", [{"rescoring": False}, {"bundle": INT8}, {"threads": 2}])
+@pytest.mark.parametrize("change", [{"rescoring": False}, {"bundle": INT8}, {"engine": EngineConfig(threads=2)}])
 def test_another_recognizer_or_other_rules_hear_the_utterance_again(change: dict[str, Any]) -> None:
     """And they do so with other chunks too."""
     changed = settings(chunk_ms=320.0, **change)

@@ -171,7 +171,7 @@ class Room:
 
     def environment(self) -> dict[str, str]:
         """This process's environment, changed: for a child that is to hear this room."""
-        paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+        paths = [str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
         return {
             **os.environ,
             "ALSA_CONFIG_PATH": str(self._folder / "alsa.conf"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_helpers import MakeExperiment, features
+from fixture_types import MakeExperiment
+from model_helpers import features
 from torch import nn
 
 from calibration.histogram import Site
