@@ -123,7 +123,7 @@ def _normalize(graph: GraphBuilder, x: str, bins: int) -> str:
 
 
 def _embed(graph: GraphBuilder, x: str, config: EncoderConfig, offset: str, att_cache: str) -> tuple[str, str | None]:
-    """Scale ``x (C, dim)``, add absolute positions; for relative attention also the keys' position vectors ``(keys, dim)``.
+    """Scale ``x (C, dim)``, add absolute positions; also position vectors of the keys ``(keys, dim)``.
 
     WeNet combines each kind of position with each kind of attention: relative attention reads the
     table whether or not it was also added to ``x``.

@@ -183,7 +183,7 @@ def test_unknown_engine_and_device(tiny_bundle: Path, refusal: Refusal) -> None:
     assert "device: expected CPU for the onnxruntime engine, found 'GPU'" in refusal(tiny_bundle, "--device", "GPU")
     with pytest.raises(RuntimeError, match=r"engine: expected one of onnxruntime.*found 'tensorrt'"):
         Recognizer.load(tiny_bundle, EngineConfig("tensorrt"))
-    with pytest.raises(RuntimeError, match=r"device: expected .*found 'npu'"):
+    with pytest.raises(RuntimeError, match=r"device: expected .*found 'NPU'"):
         Recognizer.load(tiny_bundle, EngineConfig(device="npu"))
 
 

@@ -130,7 +130,7 @@ def test_layers_that_are_float_by_design(pristine: Path, plan: QuantizationPlan,
     bundle = bundle_of(pristine, tmp_path / "bundle", plan)
     assert_integer(bundle, plan)
     counts = count_kernels(bundle)["encoder"]
-    assert counts["QGemm"] == 46 and "QLinearConv" not in counts
+    assert counts["QGemm"] == 48 and "QLinearConv" not in counts
 
 
 def test_unknown_engine(static: Bundle) -> None:
