@@ -26,7 +26,7 @@ ARGS   ?=
 # What the recognizer of our own model wants; say it for yours with ARGS.
 ifeq ($(patsubst %/,%,$(CKPT)),models/reference)
 DITHER := --dither 1
-SECOND := --reencode
+REENCODE := --reencode
 endif
 
 # The window where there is a screen for it, else the terminal, which needs 250 MB less.
@@ -76,14 +76,14 @@ transcribe: $(VENV)/.demo
 	$(BIN)/u2edge transcribe $(AUDIO) --bundle $(BUNDLE) $(ARGS)
 
 convert: $(VENV)/.convert
-	$(BIN)/u2edge convert $(CKPT) -o $(OUT) $(DITHER) $(SECOND) --force $(ARGS)
+	$(BIN)/u2edge convert $(CKPT) -o $(OUT) $(DITHER) $(REENCODE) --force $(ARGS)
 
 calibrate: $(VENV)/.quant
 	$(BIN)/u2edge calibrate $(CKPT) --data $(DATA) -o $(PROFILE) $(DITHER) $(ARGS)
 
 quantize: $(VENV)/.quant
 	test -e $(PROFILE) || test -e $(CKPT)/calibration.profile || $(MAKE) calibrate ARGS=
-	$(BIN)/u2edge quantize $(CKPT) --profile $(FOUND) -o $(INT8) $(SECOND) --force $(ARGS)
+	$(BIN)/u2edge quantize $(CKPT) --profile $(FOUND) -o $(INT8) $(REENCODE) --force $(ARGS)
 
 # Both bundles, made when they are not there yet.
 both: $(VENV)/.quant

@@ -44,19 +44,25 @@ BundleOption = Annotated[
     typer.Option(
         "--bundle",
         "-b",
-        help="Bundle directory, as u2edge convert writes it. [default: ours]",
+        help="Use this bundle, a directory that u2edge convert wrote. [default: the reference model that comes with "
+        "u2edge]",
         show_default=False,
     ),
 ]
 ChunkMs = Annotated[
     float | None,
-    typer.Option(help="Milliseconds of audio per chunk, a multiple of the encoder frame (40 ms). [default: 640]"),
+    typer.Option(
+        help="Decode chunks of this many milliseconds, a multiple of the encoder frame (40 ms). [default: 640]"
+    ),
 ]
 FullContext = Annotated[
-    bool, typer.Option("--full-context", help="Encode each file at once: most accurate, no partial results.")
+    bool,
+    typer.Option(
+        "--full-context", help="Encode each file at once, which is most accurate and gives no partial results."
+    ),
 ]
 LeftChunks = Annotated[
-    int, typer.Option(help="Chunks of history that attention sees; -1: all of the utterance, 0: none.")
+    int, typer.Option(help="Let attention see this many chunks of history; -1 is all of the utterance, 0 none.")
 ]
 Rescoring = Annotated[
     bool, typer.Option("--rescoring/--no-rescoring", help="Let the attention decoders choose the final text.")
@@ -70,44 +76,54 @@ Reencode = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Threads of the inference engine. [default: as many as pay here, measured once]"),
+    typer.Option(
+        min=1, max=256, help="Give the engine this many threads. [default: as many as pay here, measured once]"
+    ),
 ]
 EngineOption = Annotated[
-    Engine, typer.Option(help="Inference engine; auto: the faster one here, tried for two seconds and remembered.")
+    Engine,
+    typer.Option(help="Compute with this engine; auto tries for two seconds which is faster here, and remembers it."),
 ]
 DeviceOption = Annotated[
     Device,
     typer.Option(
         case_sensitive=False,
-        help="With openvino also an Intel GPU (the CPU when it cannot be used); AUTO: a GPU if there is one.",
+        help="Compute on this device. GPU is an Intel one, with openvino (the CPU when it cannot be used); AUTO "
+        "takes a GPU if there is one.",
     ),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="Of float arithmetic, the router's too; bf16 and f16 with openvino, where the device has them. int8 stays."
+        help="Compute what is float in this precision, the router too; bf16 and f16 need openvino and a device that "
+        "has them. int8 stays int8."
     ),
 ]
 
 
 Baseline = Annotated[
-    Path | None, typer.Option("--baseline", "-a", help="Bundle to compare with, usually the fp32 one.")
+    Path | None, typer.Option("--baseline", "-a", help="Compare with this bundle, usually the fp32 one.")
 ]
 BaselineEngine = Annotated[
     Engine | None,
-    typer.Option(help="Engine of --baseline, on the CPU in f32. [default: engine, device and precision of the bundle]"),
+    typer.Option(help="Compute --baseline with this engine, on the CPU in f32. [default: as the bundle]"),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file, for reports.")]
 Manifests = Annotated[
     list[Path] | None,
-    typer.Option("--data", "-d", help="Manifest (JSONL with audio and text), or its folder; repeatable."),
+    typer.Option(
+        "--data", "-d", help="Measure on this manifest (JSONL with audio and text), or its folder; repeatable."
+    ),
 ]
-Split = Annotated[str, typer.Option(help="Only lines of this split, and lines that name none; 'all': every line.")]
-Limit = Annotated[int, typer.Option(min=0, help="At most this many recordings, spread evenly; 0: all.")]
-Match = Annotated[str, typer.Option(help="Only recordings whose name contains this.")]
-Beam = Annotated[int, typer.Option(min=1, help="Hypotheses kept by the CTC search and rescored.")]
+Split = Annotated[
+    str, typer.Option(help="Take only lines of this split, and lines that name none; 'all' takes every line.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="Take at most this many recordings, spread evenly; 0 takes all.")]
+Match = Annotated[str, typer.Option(help="Take only recordings whose name contains this.")]
+Beam = Annotated[int, typer.Option(min=1, help="Keep and rescore this many hypotheses of the CTC search.")]
 Processes = Annotated[
-    int, typer.Option(min=0, help="Fresh processes per bundle for load time and memory; 0: leave them out.")
+    int,
+    typer.Option(min=0, help="Start this many fresh processes per bundle for load time and memory; 0 leaves both out."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")]
 Recommend = Annotated[

@@ -41,9 +41,11 @@ def bench(
     baseline: Baseline = None,
     audio: Annotated[
         list[Path] | None,
-        typer.Option(help="Recording, or a folder of them; repeatable. [default: the sample recordings, else noise]"),
+        typer.Option(
+            help="Stream this recording, or a folder of them; repeatable. [default: the sample recordings, else noise]"
+        ),
     ] = None,
-    noise: Annotated[bool, typer.Option("--noise", help="Synthetic noise instead of recordings.")] = False,
+    noise: Annotated[bool, typer.Option("--noise", help="Stream synthetic noise instead of recordings.")] = False,
     chunk_ms: ChunkMs = None,
     left_chunks: LeftChunks = 16,
     rescoring: Rescoring = True,
@@ -53,8 +55,10 @@ def bench(
     precision: PrecisionOption = Precision.f32,
     baseline_engine: BaselineEngine = None,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds of measuring, in whole loads of two rounds.")] = 20.0,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Repeat them exactly this often instead.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Measure for this many seconds, in whole loads of two rounds.")
+    ] = 20.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Repeat the recordings exactly this often instead.")] = None,
     processes: Processes = 3,
     json: Json = None,
 ) -> None:

@@ -18,7 +18,8 @@ Data = Annotated[
     list[Path] | None,
     typer.Option(
         "--data",
-        help="Manifest (JSONL), or folder with one or with audio; repeatable. [default: the checkpoint's samples]",
+        help="Listen to this manifest (JSONL), or folder with one or with audio; repeatable. [default: the "
+        "checkpoint's samples]",
     ),
 ]
 
@@ -29,26 +30,38 @@ def calibrate(
     ] = REFERENCE,
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The profile. [default: build/<checkpoint>.profile]")
+        Path | None,
+        typer.Option("--output", "-o", help="Write the profile to this file. [default: build/<checkpoint>.profile]"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Only lines of this split, or without one; '' for all.")] = "train",
-    limit: Annotated[int, typer.Option(min=0, help="At most this many recordings, evenly spread; 0: all.")] = 0,
-    match: Annotated[str, typer.Option(help="Only recordings with this in their path.")] = "",
+    split: Annotated[str, typer.Option(help="Take only lines of this split, or without one; '' takes all.")] = "train",
+    limit: Annotated[
+        int, typer.Option(min=0, help="Take at most this many recordings, evenly spread; 0 takes all.")
+    ] = 0,
+    match: Annotated[str, typer.Option(help="Take only recordings with this in their path.")] = "",
     dither: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps, as in the bundle.")
+        float,
+        typer.Option(
+            min=0.0, max=100.0, help="Add this much noise, in 16-bit steps, as the recognizer of the bundle will."
+        ),
     ] = 0.0,
     chunk: Annotated[
         list[int] | None,
-        typer.Option(help="Encoder frames per chunk of a pass, -1: full context; repeatable. [default: 16 and -1]"),
+        typer.Option(
+            help="Make a pass in chunks of this many encoder frames, -1 in full context; repeatable. [default: 16 "
+            "and -1]"
+        ),
     ] = None,
     balance: Annotated[
         int,
-        typer.Option(min=0, help="Choose this many recordings so that the rarest expert is met often; 0: take all."),
+        typer.Option(min=0, help="Choose this many recordings so that the rarest expert is met often; 0 takes all."),
     ] = 0,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Every N-th recording from the I-th; see merge.")] = "1/1",
+    shard: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Take every N-th recording from the I-th; u2edge merge joins the profiles."),
+    ] = "1/1",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave recordings out that cannot be used.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget an unfinished run.")] = False,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of torch.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Give torch this many threads.")] = 1,
 ) -> None:
     """Measure what every layer and every expert sees, for int8.
 

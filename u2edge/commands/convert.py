@@ -26,16 +26,25 @@ class Storage(enum.StrEnum):
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="WeNet experiment directory, or its final.pt.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
-    storage: Annotated[Storage, typer.Option(help="fp16 halves the files and rounds the weights.")] = Storage.fp32,
-    name: Annotated[str, typer.Option(help="Name in the manifest. [default: the experiment's folder]")] = "",
+    out: Annotated[Path, typer.Option("--output", "-o", help="Write the bundle to this directory.")],
+    storage: Annotated[
+        Storage, typer.Option(help="Store weights so; fp16 halves the files and rounds the weights.")
+    ] = Storage.fp32,
+    name: Annotated[
+        str, typer.Option(help="Call the bundle this in its manifest. [default: the experiment's folder]")
+    ] = "",
     dither: Annotated[
         float,
-        typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps; for digital silence."),
+        typer.Option(
+            min=0.0,
+            max=100.0,
+            help="Let the recognizer add this much noise, in 16-bit steps; it helps with digital silence.",
+        ),
     ] = 0.0,
     reencode: Recommend = False,
     audio: Annotated[
-        Path | None, typer.Option(help="Speech for the parity check. [default: the sample recordings, else noise]")
+        Path | None,
+        typer.Option(help="Compare with torch on this recording. [default: a sample recording, else noise]"),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -33,7 +33,8 @@ def demo(
     ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     device: Annotated[
-        str | None, typer.Option(help="Microphone by name or number; 'none' plays the samples. [default: system's]")
+        str | None,
+        typer.Option(help="Use this microphone, by name or number; 'none' plays the samples. [default: the system's]"),
     ] = None,
     chunk_ms: ChunkMs = None,
     left_chunks: LeftChunks = 16,
@@ -43,7 +44,7 @@ def demo(
     engine_device: DeviceOption = Device.CPU,
     threads: Threads = None,
     compare: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="A second bundle that hears the same audio.")
+        Path | None, typer.Option(metavar="BUNDLE", help="Show a second bundle that hears the same audio.")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Record what is heard: WAV, and the text as TXT, SRT and JSON.")

@@ -20,7 +20,7 @@ def doctor(
     microphone: Annotated[
         bool, typer.Option("--microphone/--no-microphone", help="Listen to the default microphone for a second.")
     ] = True,
-    seconds: Annotated[float, typer.Option(min=0.1, max=60.0, help="How long each chunk size is measured.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60.0, help="Measure each chunk size for this long.")] = 2.0,
 ) -> None:
     """Examine this machine: processor, engines, microphones, display, bundle, speed; and say what to change.
 

@@ -15,7 +15,9 @@ EXAMPLE = "u2edge merge build/a.profile build/b.profile -o build/all.profile"
 
 def merge(
     profiles: Annotated[list[Path], typer.Argument(metavar="PROFILE...", help="Profiles of different recordings.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="The profile of all of them together.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the profile of all of them together to this file.")
+    ],
 ) -> None:
     """Join the profiles of several machines: as if one had listened to everything."""
     from calibration.profile import Profile, record_command

@@ -41,12 +41,14 @@ def quantize(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="What u2edge calibrate wrote; for static and static16. [default: build/<checkpoint>.profile, else "
+            help="Take the scales of static and static16 from this file of u2edge calibrate. [default: "
+            "build/<checkpoint>.profile, else "
             "<checkpoint>/calibration.profile]"
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The new bundle. [default: build/<checkpoint>-int8]")
+        Path | None,
+        typer.Option("--output", "-o", help="Write the bundle to this directory. [default: build/<checkpoint>-int8]"),
     ] = None,
     scheme: Annotated[
         Scheme,
@@ -65,32 +67,44 @@ def quantize(
             metavar="MANIFEST", help="Search on these recordings (with texts) until the loss is small; repeatable."
         ),
     ] = None,
-    max_drop: Annotated[float, typer.Option(min=0.0, help="Accepted with --tune: points of WER, absolute.")] = 0.2,
+    max_drop: Annotated[
+        float, typer.Option(min=0.0, help="Accept this loss with --tune, in points of WER, absolute.")
+    ] = 0.2,
     min_agreement: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="Wanted with --tune: percent of frames that keep their experts.")
+        float,
+        typer.Option(min=0.0, max=100.0, help="Want this percentage of frames to keep their experts with --tune."),
     ] = 97.0,
-    split: Annotated[
-        str, typer.Option(help="Of --tune: only lines of this split, or without one; '' for all.")
-    ] = "dev",
-    limit: Annotated[int, typer.Option(min=0, help="Of --tune: at most this many recordings; 0: all.")] = 0,
+    split: Annotated[str, typer.Option(help="Tune only on lines of this split, or without one; '' takes all.")] = "dev",
+    limit: Annotated[int, typer.Option(min=0, help="Tune on at most this many recordings; 0 takes all.")] = 0,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Module path that stays fp32, with all below it; repeatable."),
+        typer.Option(metavar="PATH", help="Leave this module path in fp32, with all below it; repeatable."),
     ] = None,
     coverage_share: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="An expert that met fewer percent of the frames borrows.")
+        float,
+        typer.Option(
+            min=0.0, max=100.0, help="Let an expert borrow statistics when it met fewer percent of the frames."
+        ),
     ] = 0.5,
     coverage_rows: Annotated[
-        float, typer.Option(min=0.0, help="So does one that met fewer frames than this times its hidden units.")
+        float,
+        typer.Option(
+            min=0.0, help="Let an expert borrow, too, when it met fewer frames than this times its hidden units."
+        ),
     ] = 2.0,
-    name: Annotated[str, typer.Option(help="Name in the manifest. [default: <checkpoint>-<scheme>]")] = "",
+    name: Annotated[
+        str, typer.Option(help="Call the bundle this in its manifest. [default: <checkpoint>-<scheme>]")
+    ] = "",
     dither: Annotated[
         float | None,
-        typer.Option(min=0.0, max=100.0, help="Noise the recognizer adds, in 16-bit steps. [default: the profile's]"),
+        typer.Option(
+            min=0.0, max=100.0, help="Let the recognizer add this much noise, in 16-bit steps. [default: the profile's]"
+        ),
     ] = None,
     reencode: Recommend = False,
     audio: Annotated[
-        Path | None, typer.Option(help="Speech for the comparison with torch. [default: the checkpoint's samples]")
+        Path | None,
+        typer.Option(help="Compare with torch on this recording. [default: one of the checkpoint's samples]"),
     ] = None,
     threads: Threads = None,
     force: Force = False,

@@ -27,18 +27,21 @@ class Part(enum.StrEnum):
 
 
 def report(
-    baseline: Annotated[Path, typer.Option("--baseline", "-a", help="The fp32 bundle.")],
-    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="The quantized bundle of the same checkpoint.")],
+    baseline: Annotated[Path, typer.Option("--baseline", "-a", help="Compare with this bundle, the fp32 one.")],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", "-b", help="Report on this bundle, quantized from the same checkpoint.")
+    ],
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="[CKPT]", help="WeNet experiment directory, for the sensitivity.")
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="Calibration profile, for the coverage and the sensitivity of static int8.")
+        Path | None,
+        typer.Option(help="Take coverage and the sensitivity of static int8 from this calibration profile."),
     ] = None,
     data: Manifests = None,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of report.html and report.json.")] = Path(
-        "build/report"
-    ),
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="Write report.html and report.json to this folder.")
+    ] = Path("build/report"),
     split: Split = "dev",
     limit: Limit = 0,
     match: Match = "",
@@ -47,7 +50,9 @@ def report(
     skip: Annotated[list[Part] | None, typer.Option(help="Leave this measurement out; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Measure latency for at least this long.")] = 20.0,
     processes: Processes = 3,
-    probes: Annotated[int, typer.Option(min=1, help="Recordings for the sensitivity, spread evenly.")] = 8,
+    probes: Annotated[
+        int, typer.Option(min=1, help="Measure the sensitivity on this many recordings, spread evenly.")
+    ] = 8,
     threads: Threads = None,
 ) -> None:
     """One HTML page and its JSON: what quantizing cost and what it gained.

@@ -48,8 +48,10 @@ def transcribe(
     endpoint: Annotated[
         bool, typer.Option("--endpoint/--no-endpoint", help="Start a new line after a pause of 1 s or after 20 s.")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per line: partial, final, summary.")] = False,
-    nbest: Annotated[int, typer.Option(min=1, help="Hypotheses listed per final result with --json.")] = 1,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line: partial, final, summary.")
+    ] = False,
+    nbest: Annotated[int, typer.Option(min=1, help="List this many hypotheses per final result with --json.")] = 1,
     partials: Annotated[
         bool, typer.Option("--partials/--no-partials", help="Show text while it is still changing.")
     ] = True,

@@ -60,15 +60,21 @@ class Switch(enum.StrEnum):
 def wer(
     data: Annotated[
         list[Path],
-        typer.Option("--data", "-d", help="Manifest (JSONL with audio and text), or its folder; repeatable."),
+        typer.Option(
+            "--data", "-d", help="Measure on this manifest (JSONL with audio and text), or its folder; repeatable."
+        ),
     ],
     bundle: BundleOption = DEFAULT_BUNDLE,
     baseline: Baseline = None,
     split: Split = "dev",
     limit: Limit = 0,
     match: Match = "",
-    mode: Annotated[Contexts, typer.Option(help="In chunks, the whole recording at once, or both.")] = Contexts.both,
-    rescoring: Annotated[Switch, typer.Option(help="With the attention decoders, CTC only, or both.")] = Switch.both,
+    mode: Annotated[
+        Contexts, typer.Option(help="Decode in chunks, the whole recording at once, or both.")
+    ] = Contexts.both,
+    rescoring: Annotated[
+        Switch, typer.Option(help="Decode with the attention decoders, with CTC only, or both.")
+    ] = Switch.both,
     reencode: Annotated[
         bool | None,
         typer.Option(
@@ -81,7 +87,9 @@ def wer(
     beam: Beam = 10,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Exit code 1 when the WER of any mode rises by more than this many points."),
+        typer.Option(
+            min=0.0, help="End with exit code 1 when the WER of any mode rises by more than this many points."
+        ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Report recordings that cannot be used and leave them out.")
@@ -96,7 +104,9 @@ def wer(
     precision: PrecisionOption = Precision.f32,
     baseline_engine: BaselineEngine = None,
     threads: Threads = None,
-    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes; each uses one thread unless told.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="Use this many processes; each has one thread unless told otherwise.")
+    ] = 1,
 ) -> None:
     """Word error rates on a corpus: streaming and full context, with and without rescoring, one bundle or two.
 
