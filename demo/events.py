@@ -105,7 +105,7 @@ class Partial:
 
     lane: int
     result: Result  # times are milliseconds since the source was opened
-    behind_ms: float  # from the capture of the last sample this text covers to now
+    lag_ms: float  # from the capture of the last sample this text covers to now
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Final:
 
     lane: int
     result: Result
-    behind_ms: float  # from the capture of the sample that ended the utterance to now
+    lag_ms: float  # from the capture of the sample that ended the utterance to now
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Meters:
     chunk_p50_ms: float
     chunk_p95_ms: float
     rtf: float  # of the last seconds
-    behind_ms: float  # audio captured and not decoded yet
+    lag_ms: float  # audio captured and not decoded yet
     cpu_percent: float  # of this process; 100 = one core
     memory_mb: float  # resident, of this process
     dropped_blocks: int  # must stay 0

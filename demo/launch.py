@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 
 from demo.settings import Settings
-from demo.window.display import PACKAGES
+from demo.window import display
 from edge.system.assets import default_bundle
 
 _M_ARENA_MAX = -8  # of malloc.h
@@ -51,11 +51,11 @@ def run(
     missing = "" if tui else missing_for_window()
     if not tui and not missing:
         try:
-            window = importlib.import_module("demo.window.app")
+            window = _window()
             # Qt ends the process, without an exception, when it lacks a library for this display: try that elsewhere.
-            missing = importlib.import_module("demo.window.display").problem()
+            missing = display.problem()
         except ImportError as error:  # Qt is there, a library of the system is not
-            missing = f"{error}; type: sudo apt install {PACKAGES}"
+            missing = f"{error}; type: sudo apt install {display.PACKAGES}"
         if not missing:
             asked = _differing(settings) if given is None else given
             code: int = window.run(settings, files, microphone, record, asked, fresh)
@@ -65,6 +65,13 @@ def run(
     from demo import terminal
 
     return terminal.run(settings, files, microphone, record)
+
+
+def _window() -> ModuleType:
+    """Imported when it is to be shown, as it needs Qt; raises ImportError."""
+    from demo.window import app
+
+    return app
 
 
 def _differing(settings: Settings) -> set[str]:

@@ -38,7 +38,7 @@ class View:
         self._experts: ExpertLoad | None = None
         self._level = -120.0  # dBFS
         self._seconds = 0.0
-        self._behind: deque[float] = deque(maxlen=1000)  # ms, of text that was shown
+        self._lags: deque[float] = deque(maxlen=1000)  # ms, of text that was shown
 
     def ready(self, event: Ready) -> None:
         """Name what was loaded."""
@@ -57,7 +57,7 @@ class View:
             case Partial():
                 self._partials[event.lane] = event.result.text
                 if event.result.text:
-                    self._behind.append(event.behind_ms)
+                    self._lags.append(event.lag_ms)
                     self._print_partial(event)
             case Final():
                 self._partials[event.lane] = self._printed[event.lane] = ""
@@ -106,8 +106,8 @@ class View:
         for index, meters in sorted(self._meters.items()):
             label = self._label(index, "")
             parts.append(f"{label} RTF {meters.rtf:.3f}, chunk p50 {meters.chunk_p50_ms:.1f} ms".strip())
-        if self._behind:
-            parts.append(f"text {np.median(np.array(self._behind)):.0f} ms after its sound")
+        if self._lags:
+            parts.append(f"text {np.median(np.array(self._lags)):.0f} ms after its sound")
         self.console.print(f"  {', '.join(parts)}", style="dim", soft_wrap=True, markup=False)
 
     def _print_partial(self, event: Partial) -> None:
@@ -134,7 +134,7 @@ class View:
         parts = []
         for index, meters in sorted(self._meters.items()):
             text = f"{self._label(index, '')} chunk {meters.chunk_p50_ms:.0f} ms (p95 {meters.chunk_p95_ms:.0f}), "
-            parts.append((text + f"RTF {meters.rtf:.2f}, {meters.behind_ms / 1000:.1f} s behind").strip())
+            parts.append((text + f"RTF {meters.rtf:.2f}, {meters.lag_ms / 1000:.1f} s behind").strip())
         return "   ".join(parts)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from demo.audio.level import LevelWatch
 from demo.events import Block, Heard
-from demo.session.tape import RATE
+from demo.session.audio_buffer import RATE
 from edge.runtime.audio import Resampler
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions

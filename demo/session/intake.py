@@ -1,4 +1,4 @@
-"""One opened source, and everything between it and the tape."""
+"""One opened source, and everything between it and the audio buffer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from demo.audio.level import LevelWatch
 from demo.events import Block, Event, Notice, Severity
+from demo.session.audio_buffer import PER_MS, RATE, AudioBuffer
 from demo.session.hearing import Hearing
 from demo.session.messages import line
 from demo.session.recording import Recording
-from demo.session.tape import PER_MS, RATE, Tape
 
 if TYPE_CHECKING:
     from demo.audio.source import Source
@@ -37,14 +37,14 @@ class Intake:
     def __init__(
         self, source: Source, paced: bool, topic: str, put: Callable[[Event], None], recording: Recording
     ) -> None:
-        self.tape, self.paced = Tape(), paced
+        self.buffer, self.paced = AudioBuffer(), paced
         self.left: str | None = None
         """Why no more audio comes; None while it does."""
         self._source, self._topic, self._put, self._recording = source, topic, put, recording
         self._name = source.name
         self._level = LevelWatch(source.live)
         self._hearing: Hearing | None = None
-        self._origin = 0.0  # position on the tape where the Hearing began
+        self._origin = 0.0  # position in the buffer where the Hearing began
         self._heard = 0  # samples it got
         self._expected: int | None = None  # number of the source's next sample
         self._skipped = 0
@@ -55,7 +55,7 @@ class Intake:
     def now_ms(self) -> float:
         """Milliseconds of audio the source has delivered."""
         if self._hearing is None:
-            return self.tape.end / PER_MS
+            return self.buffer.end / PER_MS
         return self._origin / PER_MS + 1000.0 * self._heard / self._hearing.rate
 
     @property
@@ -93,7 +93,7 @@ class Intake:
         return item is not None
 
     def leave(self, reason: str) -> None:
-        """Close the source; what it delivered stays on the tape, up to a last cut."""
+        """Close the source; what it delivered stays in the buffer, up to a last cut."""
         if self.left is not None:
             return
         self.left = reason
@@ -103,8 +103,8 @@ class Intake:
             self._put(Notice(self._topic, line(error), Severity.WARNING))
         now_ms = self.now_ms
         self._flush()
-        self.tape.cut()
-        self._recording.stop(now_ms, self.tape)
+        self.buffer.cut()
+        self._recording.stop(now_ms, self.buffer)
 
     def _take(self, block: Block) -> None:
         block = self._checked(block)
@@ -115,13 +115,13 @@ class Intake:
             self._skipped += 1
         self._expected = block.first + len(block.samples)
         self._arrived, self._stalled = time.monotonic(), False
-        self._recording.write(block.samples, block.rate, self._name, self.now_ms, self.tape)
+        self._recording.write(block.samples, block.rate, self._name, self.now_ms, self.buffer)
         level = self._level.add(block)
         if level is not None:
             self._put(level)
         samples, heard = self._hearing.accept(block)
         self._heard += len(block.samples)
-        self.tape.append(samples, self._origin + self._heard * RATE / block.rate, block.captured)
+        self.buffer.append(samples, self._origin + self._heard * RATE / block.rate, block.captured)
         self._put(heard)
 
     def _checked(self, block: Block) -> Block:
@@ -139,18 +139,18 @@ class Intake:
         """At the first block, and before one that does not go on where the last one ended or has another rate."""
         if self._hearing is not None:
             self._flush()
-            self.tape.cut()
+            self.buffer.cut()
         self._hearing = Hearing(rate, self._level)
-        self._origin, self._heard = float(self.tape.end), 0
+        self._origin, self._heard = float(self.buffer.end), 0
 
     def _flush(self) -> None:
-        """What the resampler held back goes onto the tape."""
+        """What the resampler held back goes into the buffer."""
         if self._hearing is not None and self._heard:
             reaches = self._origin + self._heard * RATE / self._hearing.rate
-            self.tape.append(self._hearing.finish(), reaches, self.tape.captured(reaches))
-            self._origin, self._heard, self._hearing = float(self.tape.end), 0, None
+            self.buffer.append(self._hearing.finish(), reaches, self.buffer.captured(reaches))
+            self._origin, self._heard, self._hearing = float(self.buffer.end), 0, None
 
     def _wait_for_sound(self) -> None:
         if self._source.live and not self._stalled and time.monotonic() - self._arrived > STALL_S:
             self._stalled = True
-            self.tape.cut()
+            self.buffer.cut()

@@ -1,4 +1,4 @@
-"""One recognizer reading the tape: chunk by chunk, from cut to cut."""
+"""One recognizer reading the audio buffer: chunk by chunk, from cut to cut."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import time
 
 from demo.events import Event, ExpertLoad, Final, Meters, Partial, shifted
+from demo.session.audio_buffer import PER_MS, RATE, AudioBuffer
 from demo.session.experts import ExpertWindow
 from demo.session.loader import Prepared
 from demo.session.meters import Speed
-from demo.session.tape import PER_MS, RATE, Tape
 from edge.runtime import DecodeOptions, Result
 
 _LEAST = RATE // 100  # samples; for models of another rate, whose resampler holds some back
 
 
 class LaneDecoder:
-    """Reads the tape from ``position`` on and says what it hears. Events carry times since the source was opened.
+    """Reads the buffer from ``position`` on and says what it hears. Events carry times since the source was opened.
 
     At most one chunk is decoded per step, so that expert counts belong to one chunk and the age of a text is that of
     the last sample it covers. Only the step after a change to smaller chunks may decode several: those that the audio
     of the unfinished larger one makes up.
     """
 
-    def __init__(self, prepared: Prepared, tape: Tape, at: int = 0, cut: int = 0) -> None:
-        self.prepared, self.tape = prepared, tape
+    def __init__(self, prepared: Prepared, buffer: AudioBuffer, at: int = 0, cut: int = 0) -> None:
+        self.prepared, self.buffer = prepared, buffer
         self.index = prepared.lane.index
         self.level = 0
         self.partials = True
@@ -50,7 +50,7 @@ class LaneDecoder:
             self.prepared = prepared
             self.change(0)
             return self
-        lane = LaneDecoder(prepared, self.tape, self.utterance, self.cut)
+        lane = LaneDecoder(prepared, self.buffer, self.utterance, self.cut)
         lane._quiet_until, lane._segment = max(self.position, self._quiet_until), self._segment
         return lane
 
@@ -69,14 +69,14 @@ class LaneDecoder:
         return self._at(self._stream.partial.start_ms)
 
     @property
-    def behind_s(self) -> float:
+    def lag_s(self) -> float:
         """Seconds of audio captured and not handed to the recognizer; the chunk being filled does not count."""
-        return (self.tape.end - self.position) / RATE
+        return (self.buffer.end - self.position) / RATE
 
     @property
     def idle(self) -> bool:
-        """Everything on the tape is decoded, and no cut is left."""
-        return self.position >= self.tape.end and self.tape.cut_at(self.cut) is None
+        """Everything in the buffer is decoded, and no cut is left."""
+        return self.position >= self.buffer.end and self.buffer.cut_at(self.cut) is None
 
     def step(self) -> list[Event]:
         """Take audio for at most one chunk, or pass a cut; does nothing when idle.
@@ -84,17 +84,17 @@ class LaneDecoder:
         Raises:
             EdgeError: or whatever the engine throws; the lane cannot go on then.
         """
-        cut = self.tape.cut_at(self.cut)
+        cut = self.buffer.cut_at(self.cut)
         if cut is not None and self.position >= cut:
             self.cut += 1
             events = self._close()
             self._begin(cut)
             return events
-        stop = self.tape.end if cut is None else min(cut, self.tape.end)
+        stop = self.buffer.end if cut is None else min(cut, self.buffer.end)
         count = min(stop - self.position, self._wanted())
         if count <= 0:
             return []
-        samples = self.tape.read(self.position, count)
+        samples = self.buffer.read(self.position, count)
         began = time.perf_counter()
         results = self._stream.accept(samples, RATE)
         self.position += count
@@ -117,9 +117,9 @@ class LaneDecoder:
 
     def meters(self, cpu_percent: float, memory_mb: float, dropped: int) -> Meters:
         speed = self.speed
-        behind = 1000.0 * self.behind_s
+        lag = 1000.0 * self.lag_s
         p50, p95 = speed.chunk_ms(50), speed.chunk_ms(95)
-        return Meters(self.index, p50, p95, speed.rtf, behind, cpu_percent, memory_mb, dropped)
+        return Meters(self.index, p50, p95, speed.rtf, lag, cpu_percent, memory_mb, dropped)
 
     def expert_load(self) -> list[Event]:
         """Nothing for a model without experts."""
@@ -145,7 +145,7 @@ class LaneDecoder:
         return [*finals, nothing, *(self.expert_load() if chunks else [])]
 
     def _at(self, ms: float) -> int:
-        """Position on the tape of a time of the stream."""
+        """Position in the buffer of a time of the stream."""
         return self._base + max(0, math.floor(ms * PER_MS + 0.5))
 
     def _covered(self) -> int:
@@ -181,7 +181,7 @@ class LaneDecoder:
         return Partial(self.index, shifted(partial, self._base / PER_MS), self._age(self._covered()))
 
     def _age(self, position: int) -> float:
-        return 1000.0 * max(0.0, time.monotonic() - self.tape.captured(position))
+        return 1000.0 * max(0.0, time.monotonic() - self.buffer.captured(position))
 
 
 def _but_chunks(one: DecodeOptions, other: DecodeOptions) -> bool:

@@ -36,30 +36,30 @@ class Overload:
         self._calm_since: float | None = None
         self._stepped_down = -1e9
 
-    def observe(self, now: float, behind_s: float, settled: bool = True) -> int:
+    def observe(self, now: float, lag_s: float, settled: bool = True) -> int:
         """The level to work at.
 
         Args:
             now: ``time.monotonic()`` or another steady clock.
-            behind_s: seconds of audio captured and not decoded yet.
+            lag_s: seconds of audio captured and not decoded yet.
             settled: False while recognizers are still on their way to the last level: no step is taken then.
         """
         options = self.options
         if not settled:
             self._history.clear()
             self._calm_since = None
-        elif behind_s > options.limit_s:
+        elif lag_s > options.limit_s:
             self._calm_since = None
-            self._history.append((now, behind_s))
+            self._history.append((now, lag_s))
             began, before = self._history[0]
             if now - began >= options.patience_s:
-                if before - behind_s < options.shrinking * (now - began):
+                if before - lag_s < options.shrinking * (now - began):
                     self._step_up(now)
                 while self._history and now - self._history[0][0] >= options.patience_s:
                     self._history.popleft()
         else:
             self._history.clear()
-            if behind_s > options.small_s:
+            if lag_s > options.small_s:
                 self._calm_since = None
             elif self._calm_since is None:
                 self._calm_since = now
@@ -89,13 +89,13 @@ def ladder(chunk_ms: float) -> tuple[float, ...]:
     return (chunk_ms, *(larger for larger in LADDER_MS if larger > chunk_ms))
 
 
-def describe(level: int, chunk_ms: float, chosen_ms: float, partials: bool, behind_s: float, held_mb: float) -> str:
+def describe(level: int, chunk_ms: float, chosen_ms: float, partials: bool, lag_s: float, held_mb: float) -> str:
     """One sentence for the user; empty at level 0."""
     if level == 0:
         return ""
     state = "caught up for now"
-    if behind_s >= 1:
-        state = f"{behind_s:.0f} s behind" + (f", {held_mb:.0f} MB of audio wait" if behind_s >= 30 else "")
+    if lag_s >= 1:
+        state = f"{lag_s:.0f} s behind" + (f", {held_mb:.0f} MB of audio wait" if lag_s >= 30 else "")
     todo = []
     if chunk_ms != chosen_ms:
         todo.append(f"chunks of {chunk_ms:g} ms instead of {chosen_ms:g} ms")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.events import Event, Lane, Notice, Severity
+from demo.session.audio_buffer import AudioBuffer
 from demo.session.recorder import Take
-from demo.session.tape import Tape
 from demo.session.transcript import Utterance
 
 _TOPIC = "recording"
@@ -25,12 +25,12 @@ class Recording:
         self._take: Take | None = None
         self._saving: list[Take] = []  # no more audio, but utterances that are yet to be decoded
 
-    def write(self, samples: NDArray[np.float32], rate: int, source: str, now_ms: float, tape: Tape) -> None:
+    def write(self, samples: NDArray[np.float32], rate: int, source: str, now_ms: float, buffer: AudioBuffer) -> None:
         """Samples (n,) of ``source``, whose first is at ``now_ms``. Begins a take where none runs or fits."""
         if self._take is not None and (self._take.wav.full or self._take.wav.rate != rate):
-            self.stop(now_ms, tape)
+            self.stop(now_ms, buffer)
         if self._take is None and self.folder is not None:
-            self._begin(source, rate, now_ms, tape)
+            self._begin(source, rate, now_ms, buffer)
         take = self._take
         if take is None:
             return
@@ -39,11 +39,11 @@ class Recording:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self._refuse(f"the recording ended after {take.seconds:.0f} s: {reason}; kept: {take.wav.path}")
-            self.stop(now_ms, tape)
+            self.stop(now_ms, buffer)
 
-    def _begin(self, source: str, rate: int, now_ms: float, tape: Tape) -> None:
+    def _begin(self, source: str, rate: int, now_ms: float, buffer: AudioBuffer) -> None:
         assert self.folder is not None
-        tape.cut()
+        buffer.cut()
         try:
             self._take = Take.begin(self.folder, source, rate, now_ms)
         except OSError as error:
@@ -51,13 +51,13 @@ class Recording:
         else:
             self._put(Notice(_TOPIC, f"recording into {self._take.wav.path}"))
 
-    def stop(self, now_ms: float, tape: Tape) -> None:
+    def stop(self, now_ms: float, buffer: AudioBuffer) -> None:
         """No more audio for the take that runs; it is saved when its last utterance is decoded."""
         take, self._take = self._take, None
         if take is None:
             return
         try:
-            take.stop(now_ms, tape.cut())
+            take.stop(now_ms, buffer.cut())
         except OSError as error:
             self._refuse(f"{take.wav.path}: {error.strerror or error}")
         self._saving.append(take)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demo.session.transcript import Utterance
+from edge.system.files import write_text
 
 WIDTH, LINES = 42, 2  # characters per line and lines per cue, as broadcasters have them
 
@@ -96,7 +95,7 @@ def save(
     written = []
     for extension, text in contents.items():
         path = stem.with_name(stem.name + extension)
-        _write(path, text)
+        write_text(path, text, parents=False)
         written.append(path)
     return written
 
@@ -154,15 +153,3 @@ def _clock(ms: float, point: str) -> str:
     hours, rest = divmod(total, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

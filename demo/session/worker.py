@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.events import Ended, Event, Failed, Final, Lane, Notice, Opened, Partial, Ready, Severity
+from demo.session.audio_buffer import AudioBuffer
 from demo.session.intake import Intake
 from demo.session.lanes import LaneDecoder
+from demo.session.load_shedding import LoadShedding
 from demo.session.loader import Loader, Prepared
 from demo.session.mailbox import Mailbox
 from demo.session.messages import line
 from demo.session.meters import Load
 from demo.session.recording import Recording
-from demo.session.relief import Relief
-from demo.session.tape import Tape
 from demo.session.transcript import TranscriptLog, Utterance
 from demo.settings import Settings
 from edge.runtime import EdgeError
@@ -47,7 +47,7 @@ class Worker:
         self._next: tuple[Callable[[], Source], bool, str] | None = None  # to be opened when lanes are ready
         self._opened = 0  # sources so far
         self._recording = Recording(mailbox.put)
-        self._relief = Relief(mailbox.put, loader, self.post)
+        self._shedding = LoadShedding(mailbox.put, loader, self.post)
         self._load, self._metered = Load(), 0.0
 
     # Called from any thread.
@@ -89,12 +89,12 @@ class Worker:
 
     def finish(self) -> None:
         if self._intake is not None and self._intake.left is None:
-            self._intake.tape.cut()
+            self._intake.buffer.cut()
 
     def record(self, folder: Path | None) -> None:
         self._recording.folder = folder
         if folder is None and self._intake is not None:
-            self._recording.stop(self._intake.now_ms, self._intake.tape)
+            self._recording.stop(self._intake.now_ms, self._intake.buffer)
 
     # The work.
 
@@ -128,10 +128,10 @@ class Worker:
         busy = [lane for lane in self._lanes if not lane.idle]
         for lane in busy:
             self._tell(lane, lane.step())
-            self._relief.settle(lane)
+            self._shedding.settle(lane)
         if busy:
             cut = min(lane.cut for lane in self._lanes)
-            busy[0].tape.forget(min(lane.utterance for lane in self._lanes), cut)
+            busy[0].buffer.forget(min(lane.utterance for lane in self._lanes), cut)
             self._recording.passed(cut, self._titles)
         return bool(busy)
 
@@ -155,8 +155,8 @@ class Worker:
             return
         self._intake = Intake(source, paced, topic, self._mailbox.put, self._recording)
         self._opened += 1
-        self._lanes = [LaneDecoder(lane.prepared, self._intake.tape) for lane in self._lanes]
-        self._relief.reset(self._lanes)
+        self._lanes = [LaneDecoder(lane.prepared, self._intake.buffer) for lane in self._lanes]
+        self._shedding.reset(self._lanes)
         self._mailbox.put(Notice("level", ""))
         self._mailbox.put(Opened(source.name, source.rate, source.live, source.seconds))
         for lane in self._lanes:
@@ -174,7 +174,7 @@ class Worker:
     def _watch(self) -> None:
         now = time.monotonic()
         if self._intake is not None and self._intake.paced:
-            self._relief.observe(now, self._lanes, self._intake.tape.held_mb)
+            self._shedding.observe(now, self._lanes, self._intake.buffer.held_mb)
         if now - self._metered >= _METERS_S:
             self._metered = now
             self._meters()
@@ -199,7 +199,7 @@ class Worker:
             return
         self._lanes = [self._lane(prepared) for prepared in outcome]
         self.settings = settings
-        self._relief.reset(self._lanes)
+        self._shedding.reset(self._lanes)
         self._mailbox.put(Notice("settings", ""))
         self._mailbox.put(Ready(tuple(self._titles)))
 
@@ -211,9 +211,9 @@ class Worker:
             self.logs.setdefault(index, TranscriptLog())
             if self._lanes:  # a second one joins in the middle of the first one's utterance
                 first = self._lanes[0]
-                return LaneDecoder(prepared, first.tape, first.utterance, first.cut)
-            tape = self._intake.tape if self._intake else Tape()
-            return LaneDecoder(prepared, tape, tape.end, tape.cuts)
+                return LaneDecoder(prepared, first.buffer, first.utterance, first.cut)
+            buffer = self._intake.buffer if self._intake else AudioBuffer()
+            return LaneDecoder(prepared, buffer, buffer.end, buffer.cuts)
         return old.going_on(prepared)
 
     def _fail(self, error: BaseException) -> None:

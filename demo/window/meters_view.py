@@ -14,7 +14,7 @@ _NAMES = (
     ("p95", "Chunk p95", "95 of 100 chunks are computed at least this fast"),
     ("latency", "Latency", "From the last sound a partial text covers to the text on screen"),
     ("rtf", "RTF", "Real-time factor of the last seconds: time to compute / length of audio; above 1 it falls behind"),
-    ("behind", "Behind", "Audio captured and not yet decoded"),
+    ("lag", "Behind", "Audio captured and not yet decoded"),
     ("cpu", "CPU", "Of this process; 100 % is one core"),
     ("memory", "Memory", "Resident, of this process"),
     ("dropped", "Dropped", "Blocks of audio that were lost; must stay 0"),
@@ -57,7 +57,7 @@ class MetersView(QWidget):
             "p50": milliseconds(meters.chunk_p50_ms),
             "p95": milliseconds(meters.chunk_p95_ms),
             "rtf": f"{meters.rtf:.2f}",
-            "behind": f"{meters.behind_ms / 1000:.1f} s",
+            "lag": f"{meters.lag_ms / 1000:.1f} s",
             "cpu": f"{meters.cpu_percent:.0f} %",
             "memory": f"{meters.memory_mb:.0f} MB",
             "dropped": str(meters.dropped_blocks),
@@ -65,7 +65,7 @@ class MetersView(QWidget):
         for key, text in texts.items():
             set_text(self._values[key], text)
         set_alarm(self._values["rtf"], meters.rtf > 1.0)
-        set_alarm(self._values["behind"], meters.behind_ms > _LATE_MS)
+        set_alarm(self._values["lag"], meters.lag_ms > _LATE_MS)
         set_alarm(self._values["dropped"], meters.dropped_blocks > 0)
 
     def show_latency(self, ms: float) -> None:
@@ -73,7 +73,7 @@ class MetersView(QWidget):
         set_text(self._values["latency"], milliseconds(ms))
 
     def text(self, key: str) -> str:
-        """The number shown for p50, p95, latency, rtf, behind, cpu, memory or dropped."""
+        """The number shown for p50, p95, latency, rtf, lag, cpu, memory or dropped."""
         return self._values[key].text()
 
     def alarmed(self, key: str) -> bool:

@@ -70,7 +70,7 @@ class Stage(QWidget):
             case Partial():
                 if event.lane == 0:
                     if event.result.text:
-                        self.meters.show_latency(event.behind_ms)
+                        self.meters.show_latency(event.lag_ms)
                     self._feed.speak(event.result)
                     self._draw()
                 if self.comparing:

@@ -12,15 +12,16 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, parents: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes the place of ``path`` when the ``with`` ends well.
 
-    The folder is made when it is absent. After an error, or an interrupt, ``path`` is what it was before.
+    ``parents``: make the folder when it is absent. After an error, or an interrupt, ``path`` is what it was before.
 
     Raises:
         OSError: the folder cannot be made or written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -32,15 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Raises OSError."""
-    with replacing(path) as temporary:
+def write_bytes(path: Path, data: bytes, parents: bool = True) -> None:
+    """Raises OSError; ``parents``: make the folder when it is absent."""
+    with replacing(path, parents) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path: Path, text: str) -> None:
-    """As UTF-8, with the line ends that ``text`` has; raises OSError."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, parents: bool = True) -> None:
+    """As UTF-8, with the line ends that ``text`` has; raises OSError. ``parents``: as :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), parents)
 
 
 def write_json(path: Path, data: Any, indent: int | None = 1) -> None:

@@ -50,7 +50,7 @@ def test_the_mailbox_is_bounded_and_in_order() -> None:
         mailbox.put(Heard(np.full((5, 80), index, np.float32), np.zeros((5, 2), np.float32), -20.0, -10.0))
         mailbox.put(Partial(index % 2, final.result, float(index)))
         mailbox.put(Notice("level", str(index)))
-        mailbox.put(dataclasses.replace(final, behind_ms=float(index)))
+        mailbox.put(dataclasses.replace(final, lag_ms=float(index)))
         mailbox.put(Notice("overload", str(index)))
     events = mailbox.take()
     assert len(events) < 210
@@ -58,7 +58,7 @@ def test_the_mailbox_is_bounded_and_in_order() -> None:
     assert heard.columns.shape == (3000, 80) and heard.columns[-1, 0] == 19_999
     assert heard.rms_db == pytest.approx(-20.0)
     assert [event.text for event in events if isinstance(event, Notice)] == ["19999", "19999"]
-    ages = [event.behind_ms for event in events if isinstance(event, Final)]
+    ages = [event.lag_ms for event in events if isinstance(event, Final)]
     assert ages == sorted(ages) and ages[-1] == 19_999
     assert isinstance(events[-1], Notice), "the last that was put comes last"
     assert mailbox.take() == []

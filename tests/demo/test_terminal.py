@@ -171,7 +171,8 @@ def test_window_or_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return object()
 
     monkeypatch.setattr(terminal, "run", lambda *_: shown.append("terminal") or 3)
-    monkeypatch.setattr(launch.importlib, "import_module", lambda name: Window)
+    monkeypatch.setattr(launch, "_window", lambda: Window)
+    monkeypatch.setattr(launch.display, "problem", Window.problem)
     monkeypatch.setattr(launch.importlib.util, "find_spec", present)
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
@@ -189,11 +190,11 @@ def test_window_or_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert launch.run(settings(), [], None, None, False) == 3
     assert "pyqtgraph not installed; type: pip install 'u2edge[window]'" in capsys.readouterr().out
 
-    def broken(name: str) -> Any:
+    def broken() -> Any:
         raise ImportError("libEGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr(launch.importlib.util, "find_spec", present)
-    monkeypatch.setattr(launch.importlib, "import_module", broken)
+    monkeypatch.setattr(launch, "_window", broken)
     assert launch.run(settings(), [], None, None, False) == 3
     assert "libEGL.so.1" in (out := capsys.readouterr().out) and "apt install" in out
     assert shown == ["terminal", "window", *["terminal"] * 4]

@@ -10,11 +10,11 @@ import pytest
 from demo_helpers import PATIENCE_S, quiet, recognizer, sample, settings, speech, transcribed
 
 from demo.events import Event, Final, Notice, Partial, Severity
+from demo.session.audio_buffer import MB_PER_HOUR, RATE, AudioBuffer
 from demo.session.lanes import LaneDecoder
+from demo.session.load_shedding import LoadShedding
 from demo.session.loader import Loader, _prepared
 from demo.session.overload import Overload, OverloadOptions, describe, ladder
-from demo.session.relief import Relief
-from demo.session.tape import MB_PER_HOUR, RATE, Tape
 from edge.runtime import DecodeOptions
 
 
@@ -110,24 +110,24 @@ def test_what_the_user_reads() -> None:
 
 
 class _Bench:
-    """Lanes, a tape and the relief between them, without threads."""
+    """Lanes, a buffer and the load shedding between them, without threads."""
 
     def __init__(self, audio: np.ndarray, chunk_ms: float) -> None:
-        self.tape = Tape()
-        self.tape.append(audio, len(audio), 0.0)
+        self.buffer = AudioBuffer()
+        self.buffer.append(audio, len(audio), 0.0)
         self.events: list[Event] = []
         self.loader = Loader(verify=False)
         self.posted: list[Callable[[], None]] = []
         prepared = _prepared(0, recognizer(), settings(chunk_ms=chunk_ms, left_chunks=16).decode())
-        self.lane = LaneDecoder(prepared, self.tape)
-        self.relief = Relief(self.events.append, self.loader, self.posted.append)
-        self.relief.reset([self.lane])
+        self.lane = LaneDecoder(prepared, self.buffer)
+        self.shedding = LoadShedding(self.events.append, self.loader, self.posted.append)
+        self.shedding.reset([self.lane])
 
     def look(self, now: float) -> None:
-        """Let the relief look, and wait for what it asked of the loader."""
-        before = self.relief._overload.level
-        self.relief.observe(now, [self.lane], self.tape.held_mb)
-        if self.relief._overload.level > before:
+        """Let the load shedding look, and wait for what it asked of the loader."""
+        before = self.shedding._overload.level
+        self.shedding.observe(now, [self.lane], self.buffer.held_mb)
+        if self.shedding._overload.level > before:
             end = time.monotonic() + PATIENCE_S
             while not self.posted and time.monotonic() < end:
                 time.sleep(0.01)
@@ -135,7 +135,7 @@ class _Bench:
 
     def step(self) -> None:
         self.events += self.lane.step()
-        self.relief.settle(self.lane)
+        self.shedding.settle(self.lane)
 
     def partials(self) -> int:
         return sum(isinstance(event, Partial) and bool(event.result.text) for event in self.events)
@@ -153,13 +153,13 @@ def test_lanes_get_larger_chunks_in_the_middle_of_a_word_and_the_text_is_exact()
     for level, chunk_ms, second in ((1, 320.0, 1.6), (2, 640.0, 8.1), (3, 1280.0, 9.3), (4, 1280.0, 10.5)):
         while bench.lane.position < second * RATE:
             bench.step()
-        while bench.relief._overload.level < level:
+        while bench.shedding._overload.level < level:
             bench.look(now)
             now += 1.0
         assert bench.lane.level == level - 1, "not before it is the lane's turn"
         assert not bench.lane.idle
         position, begin, told = bench.lane.position, bench.lane.utterance, len(bench.events)
-        bench.relief.settle(bench.lane)
+        bench.shedding.settle(bench.lane)
         assert bench.lane.level == level, "at once"
         assert bench.lane.chunk_ms == chunk_ms
         assert (bench.lane.position, bench.lane.utterance) == (position, begin), "no cut, and nothing is heard again"
@@ -168,7 +168,7 @@ def test_lanes_get_larger_chunks_in_the_middle_of_a_word_and_the_text_is_exact()
     assert first.topic == "overload" and first.severity is Severity.WARNING
     assert "320 ms instead of 160 ms" in first.text and "only when an utterance ends" in last.text
     shown = bench.partials()
-    bench.tape.cut()
+    bench.buffer.cut()
     while not bench.lane.idle:
         bench.step()
     assert bench.partials() == shown, "the last level shows finished utterances only"
@@ -184,7 +184,7 @@ def test_a_free_machine_gets_its_chunks_back_in_the_middle_of_a_word(levels: tup
     bench = _Bench(audio[:0], 160.0)
     lane, most = bench.lane, 0
     for block, at in enumerate(range(0, len(audio), 800)):
-        bench.tape.append(audio[at : at + 800], min(at + 800, len(audio)), 0.0)
+        bench.buffer.append(audio[at : at + 800], min(at + 800, len(audio)), 0.0)
         if block % 12 == 11:  # every 600 ms; 1280 ms chunks are seldom complete then
             before = lane.utterance
             lane.change(levels[block // 12 % len(levels)])
@@ -193,7 +193,7 @@ def test_a_free_machine_gets_its_chunks_back_in_the_middle_of_a_word(levels: tup
             chunks = lane._stream.stats.chunks
             bench.events += lane.step()
             most = max(most, lane._stream.stats.chunks - chunks)
-    bench.tape.cut()
+    bench.buffer.cut()
     while not lane.idle:
         bench.events += lane.step()
     bench.loader.close(5.0)
@@ -213,7 +213,7 @@ def test_new_settings_begin_anew() -> None:
     bench = _Bench(speech(0), 160.0)
     for now in range(4):
         bench.look(100.0 + now)
-    bench.relief.reset([bench.lane])
+    bench.shedding.reset([bench.lane])
     assert isinstance(bench.events[-1], Notice) and bench.events[-1].text == ""
     while not bench.lane.idle:
         bench.step()

@@ -294,7 +294,7 @@ def test_commands_return_at_once_and_close_ends_it() -> None:
 def test_age_of_text_counts_from_the_capture() -> None:
     with running(settings()) as watched:
         watched.heard(Feed(speech(0), age_s=100.0))
-        ages = [event.behind_ms for event in [*watched.of(Partial), *watched.of(Final)] if event.result.text]
+        ages = [event.lag_ms for event in [*watched.of(Partial), *watched.of(Final)] if event.result.text]
         # The last sample that counts lies within the block that was delivered 100 s after its capture, or before it.
         assert ages and all(100_000 <= age < 130_000 for age in ages)
 

@@ -13,7 +13,7 @@ from demo_helpers import quiet, sample, settings, speech, transcribed
 from subtitle_helpers import parse
 
 from demo.session import subtitles
-from demo.session.tape import RATE, Tape
+from demo.session.audio_buffer import RATE, AudioBuffer
 from demo.session.transcript import DETAILED, TranscriptLog, Utterance
 from edge.runtime import Result, Word
 
@@ -119,43 +119,43 @@ def test_a_snapshot_while_it_is_written() -> None:
     assert sizes == sorted(sizes)
 
 
-def test_tape_keeps_what_is_needed() -> None:
+def test_audio_buffer_keeps_what_is_needed() -> None:
     audio = np.arange(100 * RATE, dtype=np.float32)
-    tape = Tape()
+    buffer = AudioBuffer()
     most = 0.0
     for end in range(RATE // 4, len(audio) + 1, RATE // 4):
-        tape.append(audio[end - RATE // 4 : end], end, 100.0 + end / RATE)
-        tape.forget(end - 5 * RATE, 0)
-        most = max(most, tape.held_mb)
+        buffer.append(audio[end - RATE // 4 : end], end, 100.0 + end / RATE)
+        buffer.forget(end - 5 * RATE, 0)
+        most = max(most, buffer.held_mb)
         start = max(0, end - 5 * RATE)
-        assert np.array_equal(tape.read(start, end - start), audio[start:end])
+        assert np.array_equal(buffer.read(start, end - start), audio[start:end])
     assert most <= 4 * 5 * RATE * 4 / 1e6, "memory follows what is needed"
-    assert tape.captured(tape.end) == pytest.approx(200.0)
-    assert tape.captured(tape.end - RATE // 8) == pytest.approx(200.0 - 0.125)
-    for start, count in ((0, 10), (tape.end - 5, 6)):
+    assert buffer.captured(buffer.end) == pytest.approx(200.0)
+    assert buffer.captured(buffer.end - RATE // 8) == pytest.approx(200.0 - 0.125)
+    for start, count in ((0, 10), (buffer.end - 5, 6)):
         with pytest.raises(IndexError):
-            tape.read(start, count)
+            buffer.read(start, count)
 
 
-def test_tape_grows_when_nobody_reads_and_shrinks_again() -> None:
-    tape = Tape()
+def test_audio_buffer_grows_when_nobody_reads_and_shrinks_again() -> None:
+    buffer = AudioBuffer()
     minute = quiet(60.0)
     for index in range(1, 6):
-        tape.append(minute, index * len(minute), 0.0)
-    assert tape.held_mb >= 5 * minute.nbytes / 1e6
-    assert np.array_equal(tape.read(4 * len(minute), len(minute)), minute)
-    tape.forget(tape.end - RATE, 0)
-    assert tape.held_mb < 1.0
-    assert np.array_equal(tape.read(tape.end - RATE, RATE), minute[-RATE:])
+        buffer.append(minute, index * len(minute), 0.0)
+    assert buffer.held_mb >= 5 * minute.nbytes / 1e6
+    assert np.array_equal(buffer.read(4 * len(minute), len(minute)), minute)
+    buffer.forget(buffer.end - RATE, 0)
+    assert buffer.held_mb < 1.0
+    assert np.array_equal(buffer.read(buffer.end - RATE, RATE), minute[-RATE:])
 
 
 def test_cuts_are_numbered_and_passed_once() -> None:
-    tape = Tape()
-    assert tape.cut_at(0) is None
-    assert (tape.cut(), tape.cut()) == (0, 0)
-    tape.append(sample(0), len(sample(0)), time.monotonic())
-    assert tape.cut() == 1 and tape.cut_at(1) == tape.end
-    tape.forget(tape.end, 2)
-    assert tape.cut() == 1, "the last one is known even if it was passed"
-    tape.append(sample(0), 2 * len(sample(0)), time.monotonic())
-    assert tape.cut() == 2 and tape.cut_at(2) == tape.end and tape.cuts == 3
+    buffer = AudioBuffer()
+    assert buffer.cut_at(0) is None
+    assert (buffer.cut(), buffer.cut()) == (0, 0)
+    buffer.append(sample(0), len(sample(0)), time.monotonic())
+    assert buffer.cut() == 1 and buffer.cut_at(1) == buffer.end
+    buffer.forget(buffer.end, 2)
+    assert buffer.cut() == 1, "the last one is known even if it was passed"
+    buffer.append(sample(0), 2 * len(sample(0)), time.monotonic())
+    assert buffer.cut() == 2 and buffer.cut_at(2) == buffer.end and buffer.cuts == 3

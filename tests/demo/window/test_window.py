@@ -199,9 +199,9 @@ def test_theme_is_readable_and_switches(qtbot: Any, window: MainWindow) -> None:
 def test_meters_out_of_bounds_stand_out(qtbot: Any, window: MainWindow) -> None:
     meters = window.stage.meters
     meters.show_meters(Meters(0, 7.25, 12.5, 1.2, 2500.0, 42.0, 310.0, 1))
-    texts = [meters.text(k) for k in ("p50", "p95", "rtf", "behind", "cpu", "memory", "dropped")]
+    texts = [meters.text(k) for k in ("p50", "p95", "rtf", "lag", "cpu", "memory", "dropped")]
     assert texts == ["7.2 ms", "12 ms", "1.20", "2.5 s", "42 %", "310 MB", "1"]
-    assert [meters.alarmed(k) for k in ("p50", "rtf", "behind", "dropped")] == [False, True, True, True]
+    assert [meters.alarmed(k) for k in ("p50", "rtf", "lag", "dropped")] == [False, True, True, True]
 
 
 def test_saved_transcript_has_the_text_and_times(qtbot: Any, window: MainWindow, tmp_path: Path) -> None:

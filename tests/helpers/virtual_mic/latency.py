@@ -38,7 +38,7 @@ def listen(bundle: str, chunk_ms: float) -> None:
         for event in session.poll():
             row: dict[str, Any] = {"at": time.monotonic(), "event": type(event).__name__}
             if isinstance(event, (Partial, Final)):
-                row |= {"text": event.result.text, "behind_ms": event.behind_ms}
+                row |= {"text": event.result.text, "lag_ms": event.lag_ms}
             elif isinstance(event, Meters):
                 row |= {"dropped": event.dropped_blocks, "cpu": event.cpu_percent}
             elif isinstance(event, Notice):
@@ -104,8 +104,8 @@ def report(rows: list[dict[str, Any]], words: list[list[float]], began: float, c
             first = next((r["at"] for r in shown if len(r["text"].split()) >= count), None)
             if first is not None:
                 delays.append(1000 * (first - began - word_end))
-    finals = [r["behind_ms"] for r in rows if r["event"] == "Final"]
-    partials = [r["behind_ms"] for r in rows if r["event"] == "Partial" and r["text"]]
+    finals = [r["lag_ms"] for r in rows if r["event"] == "Final"]
+    partials = [r["lag_ms"] for r in rows if r["event"] == "Partial" and r["text"]]
     dropped = max((r["dropped"] for r in rows if r["event"] == "Meters"), default=0)
 
     def line(name: str, values: list[float]) -> None:

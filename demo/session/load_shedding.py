@@ -13,7 +13,7 @@ _EVERY_S = 0.25  # between looks
 _TELL_S = 2.0  # between notices that say the same with other numbers
 
 
-class Relief:
+class LoadShedding:
     """Watches how far lanes are behind and gives them larger chunks as soon as those are warm: words go on."""
 
     def __init__(
@@ -37,9 +37,9 @@ class Relief:
         if now - self._looked < _EVERY_S or not lanes:
             return
         self._looked = now
-        behind = max(lane.behind_s for lane in lanes)
+        lag = max(lane.lag_s for lane in lanes)
         before = self._overload.level
-        level = self._overload.observe(now, behind, all(lane.level == before for lane in lanes))
+        level = self._overload.observe(now, lag, all(lane.level == before for lane in lanes))
         if level > before:
             turn = self._turn
             prepared = [lane.prepared for lane in lanes]
@@ -48,7 +48,7 @@ class Relief:
             self._warm = level
         if level != before or now - self._told >= _TELL_S:
             self._told = now
-            self._tell(self._text(lanes, level, behind, held_mb))
+            self._tell(self._text(lanes, level, lag, held_mb))
 
     def settle(self, lane: LaneDecoder) -> None:
         """Give ``lane`` the level that was decided, as soon as its chunks are warm."""
@@ -60,12 +60,12 @@ class Relief:
         if turn == self._turn and level == self._overload.level:
             self._warm = level
 
-    def _text(self, lanes: Sequence[LaneDecoder], level: int, behind_s: float, held_mb: float) -> str:
+    def _text(self, lanes: Sequence[LaneDecoder], level: int, lag_s: float, held_mb: float) -> str:
         lane = max(lanes, key=lambda lane: len(lane.prepared.fallbacks))
         fallbacks = lane.prepared.fallbacks
         options = fallbacks[min(level, len(fallbacks)) - 1] if level and fallbacks else lane.prepared.options
         chosen = lane.prepared.lane.chunk_ms
-        return describe(level, options.chunk_ms or chosen, chosen, level <= len(fallbacks), behind_s, held_mb)
+        return describe(level, options.chunk_ms or chosen, chosen, level <= len(fallbacks), lag_s, held_mb)
 
     def _tell(self, text: str) -> None:
         if text != self._shown:

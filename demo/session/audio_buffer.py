@@ -12,7 +12,7 @@ PER_MS = RATE / 1000
 MB_PER_HOUR = RATE * 4 * 3600 / 1e6  # of audio that waits: float32, 230 MB
 
 
-class Tape:
+class AudioBuffer:
     """Mono float32 samples from the oldest that a lane may read again to the newest.
 
     It grows while recognizers are behind, because audio is never dropped, and shrinks again when they have caught up.
@@ -58,7 +58,7 @@ class Tape:
     def captured(self, position: float) -> float:
         """``time.monotonic()`` when the sample before ``position`` existed; of the newest when there is no such."""
         if not self._marks:
-            raise IndexError("expected audio on the tape, found none")
+            raise IndexError("expected audio in the buffer, found none")
         index = min(bisect.bisect_left(self._marks, (position, 0.0)), len(self._marks) - 1)
         reaches, captured = self._marks[index]
         return captured - max(0.0, reaches - position) / RATE
