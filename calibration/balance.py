@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -26,12 +25,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from calibration.corpus import Utterance, spread
-from calibration.observe import CalibrationError, RoutingCounter, load_features, supported_chunks
+from calibration.collect import CalibrationError, RoutingCounter, load_features, supported_chunks
+from calibration.corpus import Utterance, spread, tolerated
 from calibration.profile import DEFAULT_RULE, CalibrationOptions, CoverageRule
-from calibration.run import DEFAULT_OPTIONS, SAVE_EVERY, Report, interruptible, progress, short
+from calibration.run import DEFAULT_OPTIONS, SAVE_EVERY, interruptible, short
 from edge.model.checkpoint import Experiment, opened
 from edge.runtime.errors import AudioError
+from edge.system.console import Say, silent
+from edge.system.files import replacing
+from edge.system.progress import Ticker
 
 Counts = NDArray[np.int64]
 """(recordings, layers, experts): frames that each expert of the encoder gets."""
@@ -61,7 +63,7 @@ def balance(
     *,
     skip_bad: bool = False,
     save_every: float = SAVE_EVERY,
-    report: Report = lambda line: None,
+    report: Say = silent,
 ) -> Choice:
     """Choose ``size`` recordings of ``pool``.
 
@@ -167,7 +169,7 @@ def _measure(
     count: Callable[[Utterance], NDArray[np.int64]],
     measured: _Cache,
     skip_bad: bool,
-    report: Report,
+    report: Say,
 ) -> list[Utterance]:
     """Count what the cache lacks; returns the usable recordings."""
     keys = [key_of(u) for u in pool]
@@ -177,16 +179,14 @@ def _measure(
     usable = []
     with interruptible():
         try:
-            with progress(len(pool), known, "balance") as bar:
-                for utterance, key in zip(pool, keys):
+            with Ticker("balance") as ticker:
+                for done, (utterance, key) in enumerate(zip(pool, keys), 1):
                     if key not in measured.counts:
                         try:
                             measured.add(key, count(utterance))
                         except AudioError as error:
-                            if not skip_bad:
-                                raise AudioError(f"{error} (or leave such files out: --skip-bad)") from None
-                            bar.write(f"skipped {error}", file=sys.stderr)
-                        bar.update()
+                            ticker.note(f"skipped {tolerated(error, skip_bad)}")
+                        ticker.show(done, len(pool))
                     if key in measured.counts:
                         usable.append(utterance)
         finally:
@@ -217,15 +217,12 @@ class _Cache:
             self.save()
 
     def save(self) -> None:
-        """Write beside ``path`` and rename."""
+        """Whole or not at all."""
         if not self._changed:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with replacing(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("header.json", json.dumps({"settings": self.settings, "recordings": list(self.counts)}))
             data = io.BytesIO()
             np.lib.format.write_array(data, np.stack(list(self.counts.values())), allow_pickle=False)
             archive.writestr("counts.npy", data.getvalue())
-        temporary.replace(self.path)
         self._saved, self._changed = time.monotonic(), False

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.runtime.errors import EdgeError
+from edge.runtime.errors import AudioError, EdgeError
 from edge.system.files import write_text
 
 MANIFEST = "manifest.jsonl"
@@ -118,6 +118,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise CorpusError(f"--shard: expected I/N with 1 <= I <= N, for example 1/2, found {text!r}")
     return int(found[1]), int(found[2])
+
+
+def tolerated(error: AudioError, skip_bad: bool) -> AudioError:
+    """``error``, of a recording that is left out; raised, with the option that leaves such out, unless ``skip_bad``."""
+    if not skip_bad:
+        raise AudioError(f"{error} (or leave such files out: --skip-bad)") from None
+    return error
 
 
 def write_manifest(utterances: Iterable[Utterance], path: Path) -> None:

@@ -55,7 +55,7 @@ def edges() -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Site:
+class ActivationStats:
     """What entered (or left) one layer: rows seen, exact extremes, histogram of all elements.
 
     ``rows`` are frames or tokens; ``low`` and ``high`` are NaN when there were none. ``counts (BINS,)`` int64.
@@ -67,11 +67,11 @@ class Site:
     counts: NDArray[np.int64]
 
     @classmethod
-    def empty(cls) -> Site:
+    def empty(cls) -> ActivationStats:
         return cls(0, float("nan"), float("nan"), np.zeros(BINS, np.int64))
 
     @classmethod
-    def of(cls, values: Array, rows: int | None = None) -> Site:
+    def of(cls, values: Array, rows: int | None = None) -> ActivationStats:
         """Of ``values (rows, features)``; ``rows`` where the array is laid out otherwise."""
         if not values.size:
             return cls.empty()
@@ -81,12 +81,12 @@ class Site:
     def seen(self) -> bool:
         return self.rows > 0
 
-    def __add__(self, other: Site) -> Site:
+    def __add__(self, other: ActivationStats) -> ActivationStats:
         if not self.seen:
             return other
         if not other.seen:
             return self
-        return Site(
+        return ActivationStats(
             self.rows + other.rows,
             min(self.low, other.low),
             max(self.high, other.high),
@@ -94,7 +94,7 @@ class Site:
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Site):
+        if not isinstance(other, ActivationStats):
             return NotImplemented
         extremes = np.array_equal([self.low, self.high], [other.low, other.high], equal_nan=True)
         return self.rows == other.rows and extremes and np.array_equal(self.counts, other.counts)
@@ -108,7 +108,7 @@ class Site:
             ValueError: nothing was seen, or ``size`` is below 2.
         """
         if not self.seen or size < 2:
-            raise ValueError(f"expected a site that saw data and a size of at least 2, found {self.rows} rows, {size}")
+            raise ValueError(f"expected some data and a size of at least 2, found {self.rows} rows, {size}")
         cumulative = np.concatenate([[0], np.cumsum(self.counts)]) / max(1, int(self.counts.sum()))
         wanted = (np.arange(size) + 0.5) / size
         limits = np.clip(edges(), self.low, self.high)

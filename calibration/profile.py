@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.histogram import BINS, Site
+from calibration.histogram import BINS, ActivationStats
 from edge.runtime.errors import EdgeError
+from edge.system.files import write_bytes
 
 VERSION = 1
 WEIGHT_ONE = 1 << 20
@@ -106,18 +107,20 @@ class CoverageRule:
 
 
 DEFAULT_RULE = CoverageRule()
+_TABLES = {"sites": "inputs", "outputs": "outputs", "borrowed": "borrowed"}
+"""Name in the file -> attribute."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """``sites``: input of every linear layer and convolution by module path. ``outputs``: of a convolution, after its
+    """``inputs``: of every linear layer and convolution by module path. ``outputs``: of a convolution, after its
     ReLU. ``borrowed``: input of the linear layers of every expert if all frames went to it. ``routing``: by MoE layer.
     """
 
     header: Header
-    sites: dict[str, Site]
-    outputs: dict[str, Site]
-    borrowed: dict[str, Site]
+    inputs: dict[str, ActivationStats]
+    outputs: dict[str, ActivationStats]
+    borrowed: dict[str, ActivationStats]
     routing: dict[str, Routing]
 
     @property
@@ -128,10 +131,10 @@ class Profile:
     def hidden(self, layer: str) -> int:
         """Hidden units of the experts of ``layer``, from the element counts of what their second layer saw."""
         for expert in range(self.routing[layer].counts.shape[1]):
-            for table in (self.borrowed, self.sites):
-                site = table.get(f"{layer}.experts.{expert}.w_2")
-                if site is not None and site.seen:
-                    return int(site.counts.sum()) // site.rows
+            for table in (self.borrowed, self.inputs):
+                statistics = table.get(f"{layer}.experts.{expert}.w_2")
+                if statistics is not None and statistics.seen:
+                    return int(statistics.counts.sum()) // statistics.rows
         return 0
 
     def coverage(self, rule: CoverageRule = DEFAULT_RULE) -> list[Coverage]:
@@ -152,7 +155,7 @@ class Profile:
         """Module paths of the experts below the rule, e.g. ``encoder.encoders.0.feed_forward.experts.3``."""
         return {f"{c.layer}.experts.{c.expert}" for c in self.coverage(rule) if not c.covered}
 
-    def site(self, path: str, uncovered: set[str]) -> tuple[Site, bool]:
+    def statistics(self, path: str, uncovered: set[str]) -> tuple[ActivationStats, bool]:
         """What to derive the scale of the linear layer at ``path`` from, and whether it was borrowed.
 
         An uncovered expert gets what it saw and what it would have seen had all frames gone to it.
@@ -160,14 +163,16 @@ class Profile:
         Raises:
             ProfileError: the profile knows no such layer, or it saw nothing.
         """
-        own, borrow = self.sites.get(path), path.rpartition(".")[0] in uncovered
-        site = (own or Site.empty()) + self.borrowed.get(path, Site.empty()) if borrow else own
-        if site is None or not site.seen:
+        own, borrow = self.inputs.get(path), path.rpartition(".")[0] in uncovered
+        statistics = (
+            (own or ActivationStats.empty()) + self.borrowed.get(path, ActivationStats.empty()) if borrow else own
+        )
+        if statistics is None or not statistics.seen:
             raise ProfileError(
                 f"calibration profile: expected statistics of {path}, found none; calibrate again with more audio: "
                 "u2edge calibrate CKPT --data MANIFEST -o PROFILE"
             )
-        return site, borrow
+        return statistics, borrow
 
     def check_checkpoint(self, sha256: str, name: str) -> None:
         """Raises ProfileError unless the profile was made with this checkpoint."""
@@ -178,18 +183,15 @@ class Profile:
             )
 
     def save(self, path: Path) -> None:
-        """Write beside ``path`` and rename. Equal profiles give equal bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(path)
+        """Whole or not at all. Equal profiles give equal bytes."""
+        write_bytes(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """A zip of .npy arrays and header.json, with everything in a fixed order and without dates."""
         arrays: dict[str, NDArray[Any]] = {}
         layout: dict[str, list[str]] = {}
-        for kind in ("sites", "outputs", "borrowed"):
-            table: dict[str, Site] = getattr(self, kind)
+        for kind, attribute in _TABLES.items():
+            table: dict[str, ActivationStats] = getattr(self, attribute)
             layout[kind] = sorted(table)
             chosen = [table[name] for name in layout[kind]]
             arrays[f"{kind}.rows"] = np.array([s.rows for s in chosen], np.int64)
@@ -295,7 +297,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         skipped=tuple(sorted({name for p in profiles for name in p.header.skipped})),
         samples=sum(p.header.samples for p in profiles),
     )
-    tables = {kind: _sum([getattr(p, kind) for p in profiles]) for kind in ("sites", "outputs", "borrowed", "routing")}
+    tables = {kind: _sum([getattr(p, kind) for p in profiles]) for kind in ("inputs", "outputs", "borrowed", "routing")}
     return Profile(header, **tables)
 
 
@@ -322,14 +324,14 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Profil
     options["chunks"] = tuple(options["chunks"])
     for key in ("utterances", "skipped"):
         header[key] = tuple(header[key])
-    tables: dict[str, dict[str, Site]] = {}
-    for kind in ("sites", "outputs", "borrowed"):
+    tables: dict[str, dict[str, ActivationStats]] = {}
+    for kind, attribute in _TABLES.items():
         names, rows = layout[kind], arrays[f"{kind}.rows"]
         ranges, counts = arrays[f"{kind}.range"], arrays[f"{kind}.counts"]
         if counts.shape != (len(names), BINS) or ranges.shape != (len(names), 2) or rows.shape != (len(names),):
             raise ValueError(f"{kind}: shapes do not fit")
-        tables[kind] = {
-            name: Site(int(r), float(low), float(high), c)
+        tables[attribute] = {
+            name: ActivationStats(int(r), float(low), float(high), c)
             for name, r, (low, high), c in zip(names, rows, ranges, counts)
         }
     routing = {}

@@ -13,11 +13,10 @@ import json
 import shlex
 import signal
 import statistics
-import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,9 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
-from calibration.corpus import Utterance
-from calibration.observe import CalibrationError, Observer, supported_chunks
+from calibration.collect import CalibrationError, StatisticsCollector, supported_chunks
+from calibration.corpus import Utterance, tolerated
 from calibration.profile import (
     DEFAULT_RULE,
     PART_MEMBER,
@@ -40,12 +38,13 @@ from calibration.profile import (
 )
 from edge.model.checkpoint import Experiment, opened
 from edge.runtime.errors import AudioError
+from edge.system.console import Say, silent
+from edge.system.files import write_bytes
+from edge.system.progress import Ticker
 
 DEFAULT_OPTIONS = CalibrationOptions()
 SAVE_EVERY = 30.0
 """Seconds between two saves of the state."""
-
-Report = Callable[[str], None]
 
 
 class Interrupted(BaseException):
@@ -87,7 +86,7 @@ def calibrate(
     skip_bad: bool = False,
     restart: bool = False,
     save_every: float = SAVE_EVERY,
-    report: Report = lambda line: None,
+    report: Say = silent,
 ) -> Profile:
     """Show every utterance of ``corpus`` to the model and write the profile to ``out``.
 
@@ -111,19 +110,20 @@ def calibrate(
     chunks, why = supported_chunks(experiment.config, options.chunks)
     if why:
         report(why)
-    observer = Observer(experiment, dataclasses.replace(options, chunks=chunks))
+    collector = StatisticsCollector(experiment, dataclasses.replace(options, chunks=chunks))
     first, every = shard
     work = list(corpus)[first - 1 :: every]
     if not work:
         raise CalibrationError(
             f"--shard {first}/{every}: expected more than {len(corpus)} utterances; use fewer shards"
         )
-    state = State(part_of(out), Profile(observer.header, {}, {}, {}, {}), digest(work), save_every)
+    state = State(part_of(out), Profile(collector.header, {}, {}, {}, {}), digest(work), save_every)
     if state.resume(restart):
         report(f"continuing after {state.done} of {len(work)} utterances ({state.path})")
+    report(f"calibrate: {len(work)} recordings")
     with interruptible():
         try:
-            _pass(observer, work, state, skip_bad)
+            _pass(collector, work, state, skip_bad)
             if not state.profile.header.utterances:
                 raise CalibrationError(f"expected at least one usable recording, found none among {len(work)}")
             state.profile.save(out)
@@ -134,23 +134,22 @@ def calibrate(
     return state.profile
 
 
-def _pass(observer: Observer, work: list[Utterance], state: State, skip_bad: bool) -> None:
-    """Observe what ``state`` does not have yet."""
+def _pass(collector: StatisticsCollector, work: list[Utterance], state: State, skip_bad: bool) -> None:
+    """Collect what ``state`` does not have yet."""
     known = {*state.profile.header.utterances, *state.profile.header.skipped}
-    with progress(len(work), state.done, "calibrate") as bar:
+    with Ticker("calibrate") as ticker:
+        ticker.show(state.done, len(work))
         for utterance in work:
             if utterance.name in known:
                 continue
             try:
-                features, samples = observer.load(utterance.audio)
+                features, samples = collector.load(utterance.audio)
             except AudioError as error:
-                if not skip_bad:
-                    raise AudioError(f"{error} (or leave such files out: --skip-bad)") from None
-                bar.write(f"skipped {error}", file=sys.stderr)
+                ticker.note(f"skipped {tolerated(error, skip_bad)}")
                 state.skip(utterance.name)
             else:
-                state.add(observer.observe(utterance.name, features, samples))
-            bar.update()
+                state.add(collector.collect(utterance.name, features, samples))
+            ticker.show(state.done, len(work))
 
 
 class State:
@@ -177,16 +176,13 @@ class State:
         self._save_sometimes()
 
     def save(self) -> None:
-        """Write beside ``path`` and rename; nothing when nothing was done."""
+        """Whole or not at all; nothing when nothing was done."""
         if not self.done:
             return
         buffer = io.BytesIO(self.profile.to_bytes())
         with zipfile.ZipFile(buffer, "a") as archive:
             archive.writestr(PART_MEMBER, json.dumps({"work": self.work}))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(self.path)
+        write_bytes(self.path, buffer.getvalue())
         self._saved = time.monotonic()
 
     def resume(self, restart: bool) -> bool:
@@ -236,14 +232,6 @@ def digest(work: Sequence[Utterance]) -> str:
     """SHA-256 of names and sizes of the recordings, in order."""
     rows = [(u.name, u.audio.stat().st_size if u.audio.is_file() else -1) for u in work]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-@contextmanager
-def progress(total: int, done: int, what: str) -> Iterator[Any]:
-    """A bar with the time left, on standard error; a line every ten seconds where that is no terminal."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, initial=done, desc=what, unit="file", mininterval=interval, file=sys.stderr) as bar:
-        yield bar
 
 
 def summary(profile: Profile, console: Console, rule: CoverageRule = DEFAULT_RULE) -> None:

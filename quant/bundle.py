@@ -13,7 +13,7 @@ from edge.runtime.bundle import Bundle
 from edge.system.console import Say, silent
 from quant.kernels import assert_integer
 from quant.precision.plan import QuantizationPlan
-from quant.schemes.rewrite import PlannedScheme
+from quant.schemes.planned import PlannedScheme
 
 
 def quantize_checkpoint(

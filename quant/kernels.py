@@ -13,6 +13,7 @@ import onnx
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BackendError
 from quant.precision.plan import QuantizationError, QuantizationPlan
+from quant.schemes.registry import SCHEMES
 
 INTEGER = ("QGemm", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits")
 FLOAT = ("Gemm", "FusedGemm", "Conv", "FusedConv")
@@ -52,7 +53,8 @@ def assert_integer(bundle: Bundle, plan: QuantizationPlan) -> None:
         QuantizationError: a scale of 1.0 with zero point 0, which is what observers return that saw nothing; or the
             layers that stayed float, or do not exist.
     """
-    static = {path: layer for path, layer in plan.layers.items() if layer.precision in ("static", "static16")}
+    calibrated = {name for name, info in SCHEMES.items() if info.calibrated}
+    static = {path: layer for path, layer in plan.layers.items() if layer.precision in calibrated}
     for path, layer in static.items():
         for what, scale in (("input", layer.input), ("output", layer.output)):
             if scale is not None and scale.scale == 1.0 and scale.zero_point == 0:

@@ -14,9 +14,10 @@ from edge.runtime.bundle import Bundle
 from edge.system.console import Say, silent
 from quant.bundle import quantize_checkpoint
 from quant.precision.plan import QuantizationError, QuantizationPlan
-from quant.precision.scales import Replay, observe
+from quant.precision.scales import Replay, make_plan
 from quant.precision.tuning import Tuning, TuningOptions, tune
 from quant.provenance import Calibrated, provenance
+from quant.schemes.registry import SCHEMES
 
 SHIPPED = "calibration.profile"  # beside final.pt
 
@@ -81,15 +82,15 @@ def quantize(request: QuantizeRequest, report: Say = silent) -> Quantized:
         tuning = tune(experiment, replay, corpus, limits, options, report)
         plan = tuning.plan
     else:
-        plan = observe(experiment, profile, request.scheme, request.observer, rule, request.keep)
+        plan = make_plan(experiment, profile, request.scheme, request.observer, rule, request.keep)
     calibration = provenance(request, plan, calibrated, rule, tuning)
     bundle = quantize_checkpoint(experiment, plan, request.out, options, calibration, report)
     return Quantized(bundle, plan, tuning)
 
 
 def _calibrated(request: QuantizeRequest, experiment: Experiment) -> Calibrated | None:
-    """static and static16 need a profile; for the others one is read only when it is named."""
-    if request.scheme not in ("static", "static16") and request.profile is None:
+    """Calibrated schemes need a profile; for the others one is read only when it is named."""
+    if request.profile is None and not (request.scheme in SCHEMES and SCHEMES[request.scheme].calibrated):
         return None
     path = _profile_path(request)
     profile = Profile.load(path)
@@ -128,4 +129,4 @@ def _corpus(request: QuantizeRequest) -> list[Utterance]:
 
 def _observers(request: QuantizeRequest) -> tuple[str, ...]:
     """The one asked for first."""
-    return (request.observer, *(o for o in ("minmax", "kl") if o != request.observer))
+    return (request.observer, *(o for o in ("minmax", "mse") if o != request.observer))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge.model.train_yaml import ConfigError
 from edge.model.u2pp import U2pp
-from edge.runtime.audio import Resampler, read_blocks, to_mono_float
+from edge.runtime.audio import read_resampled
 from edge.runtime.chunker import FrameChunker
 from edge.runtime.engines.base import Backend, initial_state
 from edge.runtime.errors import AudioError
@@ -94,9 +94,7 @@ def parity_features(audio: Path | None, options: FeatureOptions) -> NDArray[np.f
         steady = noise - np.convolve(noise, np.ones(201) / 201, mode="same")
         bursts = np.abs(np.sin(np.arange(len(steady)) / options.sample_rate * 6.0))  # syllable-like loudness
         return fbank.accept((0.2 * steady * bursts / np.abs(steady).max()).astype(np.float32))
-    samples, rate = next(read_blocks(audio, _PARITY_S))
-    resampler = Resampler(rate, options.sample_rate)
-    speech = np.concatenate([resampler.accept(to_mono_float(samples)), resampler.finish()])
+    speech, seconds = read_resampled(audio, options.sample_rate, _PARITY_S)
     if not len(speech):
-        raise AudioError(f"{audio}: expected speech for the parity check, found {len(samples)} samples at {rate} Hz")
+        raise AudioError(f"{audio}: expected speech for the parity check, found {1000 * seconds:g} ms")
     return fbank.accept(np.tile(speech, math.ceil(least / len(speech))))  # a short recording is repeated

@@ -20,6 +20,7 @@ Samples = NDArray[np.float32]
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 384_000  # Hz
 _PEAK_LIMIT = 4.0  # lossy decoders overshoot +-1 a little; int16 values in a float array are far beyond
 _SCALES = {"int16": 1.0 / 2**15, "int32": 1.0 / 2**31}
+_RESAMPLE_S = 10.0  # seconds read at a time
 _CONVERT = "convert it first: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 
 
@@ -195,3 +196,26 @@ class Resampler:
             return np.zeros(0, np.float32)
         out: Samples = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
         return out
+
+
+def read_resampled(path: Path | str, rate: int, longest_s: float = math.inf) -> tuple[Samples, float]:
+    """A recording for a model: mono float32 (n,) at ``rate`` Hz, of its first ``longest_s`` seconds; and the seconds of
+    the file that this is.
+
+    Raises:
+        AudioError: as :func:`read_blocks` and :func:`to_mono_float`; names the file.
+    """
+    resampler, parts, seconds = None, [], 0.0
+    for samples, found in read_blocks(path, _RESAMPLE_S):
+        taken = samples if longest_s == math.inf else samples[: max(0, round((longest_s - seconds) * found))]
+        resampler = resampler or Resampler(found, rate)
+        try:
+            parts.append(resampler.accept(to_mono_float(taken)))
+        except AudioError as error:
+            raise AudioError(f"{path}: {error}") from None
+        seconds += len(taken) / found
+        if seconds >= longest_s:
+            break
+    if resampler is not None:
+        parts.append(resampler.finish())
+    return np.concatenate([np.zeros(0, np.float32), *parts]), seconds

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.runtime.audio import Samples
+from edge.runtime.audio import Samples, read_resampled
 from edge.runtime.errors import OptionsError
 from edge.runtime.manifest import FeatureOptions
 
@@ -77,3 +80,17 @@ class StreamingFbank:
         self._fbank.pop(ready - self._frames)
         self._frames = ready
         return frames
+
+
+def recording_features(
+    path: Path | str, options: FeatureOptions, longest_s: float = math.inf
+) -> tuple[NDArray[np.float32], float]:
+    """Features (frames, mel) of a recording's first ``longest_s`` seconds, and how many seconds that is.
+
+    Raises:
+        AudioError: a recording that cannot be used; names the file.
+        OptionsError: as :class:`StreamingFbank`.
+    """
+    fbank = StreamingFbank(options)
+    samples, seconds = read_resampled(path, options.sample_rate, longest_s)
+    return fbank.accept(samples), seconds

@@ -36,6 +36,13 @@ class Ticker:
         if self._bar:
             self._bar.stop()
 
+    def note(self, line: str) -> None:
+        """One line that stays, above the bar where there is one."""
+        if self._bar:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
     def show(self, done: float, total: float) -> None:
         """``done`` of ``total`` is done."""
         if self._first is None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from calibration.corpus import Utterance, spread
 from edge.runtime.bundle import Bundle
 from edge.runtime.errors import BundleError
+from edge.runtime.features import recording_features
 from edge.runtime.manifest import Manifest
-from quant.measure.routing import Floats, Routed, RoutedEncoder, load_features, modes
+from quant.measure.routing import Floats, Routed, RoutedEncoder, modes
 
 NEAR_TIE = 0.1
 """Router logits closer than this are a near-tie: the two experts would get weights within 10 % of each other."""
@@ -144,7 +145,7 @@ def measure_agreement(
         tables = {mode: _Table(manifest) for mode in modes(manifest)}
         seconds = 0.0
         for done, utterance in enumerate(chosen, 1):
-            features, duration = load_features(utterance.audio, manifest.features)
+            features, duration = recording_features(utterance.audio, manifest.features)
             seconds += duration
             for (_, chunk), table in tables.items():
                 table.add(one.run(features, chunk), other.run(features, chunk))

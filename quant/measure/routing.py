@@ -14,15 +14,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge.runtime.audio import Resampler, read_blocks, to_mono_float
 from edge.runtime.bundle import Bundle
 from edge.runtime.chunker import FrameChunker
 from edge.runtime.engines.base import initial_state
 from edge.runtime.engines.contract import default_threads
 from edge.runtime.engines.onnxruntime_session import session
 from edge.runtime.errors import BackendError, BundleError
-from edge.runtime.features import StreamingFbank
-from edge.runtime.manifest import FeatureOptions, Manifest
+from edge.runtime.manifest import Manifest
 from edge.runtime.options import DecodeOptions, plan
 from edge.runtime.state import EncoderState
 
@@ -34,19 +32,6 @@ def modes(manifest: Manifest) -> tuple[tuple[str, int], ...]:
     stream = manifest.stream
     streaming = (("streaming", plan(DecodeOptions(), manifest).chunk),) if stream.streaming else ()
     return streaming if stream.streaming and stream.static_chunk else (*streaming, ("full", -1))
-
-
-def load_features(audio: Path, options: FeatureOptions) -> tuple[Floats, float]:
-    """(frames, mel) of a whole recording, and its seconds. Raises AudioError."""
-    fbank, resampler, parts, seconds = StreamingFbank(options), None, [], 0.0
-    for samples, rate in read_blocks(audio, 10.0):
-        resampler = resampler or Resampler(rate, options.sample_rate)
-        parts.append(fbank.accept(resampler.accept(to_mono_float(samples))))
-        seconds += len(samples) / rate
-    if resampler:
-        parts.append(fbank.accept(resampler.finish()))
-    empty = np.zeros((0, options.num_mel_bins), np.float32)
-    return np.concatenate([empty, *parts]), seconds
 
 
 @dataclass(frozen=True)

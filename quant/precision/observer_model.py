@@ -1,7 +1,7 @@
 """A torch module for neural-compressor to observe: every layer that can be quantized, each with an input of its own.
 
 neural-compressor 3.10 observes exported graphs. Exporting the whole model would give the experts of a layer one
-observer (they read the same frames) and would need the audio again. The carrier holds the layers side by side, so that
+observer (they read the same frames) and would need the audio again. This model holds the layers side by side, so that
 every expert has its own observer, and is fed what the calibration profile remembers of each layer's input.
 """
 
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from calibration.histogram import Site
+from calibration.histogram import ActivationStats
 from quant.precision.plan import QuantizationError, covers
 
-OBSERVERS = ("kl", "minmax")
-"""``act_algo`` of neural-compressor. minmax: the extremes. kl: the range of least squared error in a histogram
-(torchao's HistogramObserver; no divergence is computed, the name is neural-compressor's)."""
+OBSERVERS = {"minmax": "minmax", "mse": "kl", "kl": "kl"}
+"""Name -> ``act_algo`` of neural-compressor. minmax: the extremes. mse: the range of least squared error in a histogram
+(torchao's HistogramObserver). kl: what neural-compressor, and u2edge 0.1, call mse; no divergence is computed."""
 
 VALUES = 1 << 16
 """Values replayed per layer: the observers cut off tails in steps of 1e-5 of all values."""
@@ -42,7 +42,7 @@ def quantizable(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-class Carrier:
+class ObserverModel:
     """The layers of a model, exported for neural-compressor, and what is replayed to each.
 
     Args:
@@ -51,8 +51,13 @@ class Carrier:
         outputs: of each convolution's output after its ReLU.
     """
 
-    def __init__(self, modules: dict[str, nn.Module], inputs: dict[str, Site], outputs: dict[str, Site]) -> None:
-        self._paths: dict[str, str] = {}  # name inside the carrier -> module path, "output" appended
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        inputs: dict[str, ActivationStats],
+        outputs: dict[str, ActivationStats],
+    ) -> None:
+        self._paths: dict[str, str] = {}  # name inside this model -> module path, "output" appended
         self._inputs: list[Tensor] = []
         layers: dict[str, nn.Module] = {}
         for path, module in modules.items():
@@ -62,7 +67,9 @@ class Carrier:
                 self._add(layers, f"{path}.{_OUTPUT}", probe, (VALUES, 1), outputs[path])
         self.graph = _export(_Layers(layers), self._inputs)
 
-    def _add(self, layers: dict[str, nn.Module], path: str, layer: nn.Module, shape: tuple[int, ...], s: Site) -> None:
+    def _add(
+        self, layers: dict[str, nn.Module], path: str, layer: nn.Module, shape: tuple[int, ...], s: ActivationStats
+    ) -> None:
         name = path.replace(".", "__")  # names with dots and digits get lost in the export
         layers[name] = layer
         self._paths[name] = path
@@ -79,11 +86,11 @@ class Carrier:
             QuantizationError: an unknown observer.
         """
         if observer not in OBSERVERS:
-            raise QuantizationError(f"--observer: expected {' or '.join(OBSERVERS)}, found {observer!r}")
+            raise QuantizationError(f"--observer: expected minmax or mse, found {observer!r}")
         with quiet():
             from neural_compressor.torch.quantization import StaticQuantConfig
 
-        config = StaticQuantConfig(act_sym=False, act_algo=observer)
+        config = StaticQuantConfig(act_sym=False, act_algo=OBSERVERS[observer])
         paths = set(float_paths)
         for name, path in self._paths.items():
             if covers(paths, path):

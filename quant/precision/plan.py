@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.runtime.errors import EdgeError
 
-Precision = Literal["static", "static16", "dynamic", "weight8", "weight4", "fp32"]
-"""static: int8 weights, uint8 activations with a scale from calibration. static16: the same with activations in 16
-bits, as two int8 products. dynamic: the activation scale is computed per call. weight8, weight4: only the weights are
-stored in 8 or 4 bits. fp32: left alone."""
+Precision = str
+"""Name of a scheme (``quant.schemes.registry``), or fp32: left alone."""
 
 
 class QuantizationError(EdgeError, ValueError):

@@ -12,21 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from calibration.histogram import Site
+from calibration.histogram import ActivationStats
 from calibration.profile import DEFAULT_RULE, CoverageRule, Profile, ProfileError
 from edge.model.checkpoint import Experiment
 from edge.model.u2pp import U2pp
-from quant.precision.observer_model import Carrier, quantizable
+from quant.precision.observer_model import ObserverModel, quantizable
 from quant.precision.plan import ActivationScale, LayerPlan, QuantizationError, QuantizationPlan, covers
+from quant.schemes import registry
 
-SCHEMES = ("static", "static16", "dynamic", "weight8", "weight4")
 DEFAULT_OBSERVER = "minmax"
 
 _SMALLEST_SPAN = 1e-4  # observers know no scale below 1.2e-7, and the profile no values below 1.5e-5
 _BIAS_LIMIT = float(1 << 30)  # of an int32 bias: the accumulated products get the other half
 
 
-def observe(
+def make_plan(
     experiment: Experiment,
     profile: Profile | None,
     scheme: str = "static",
@@ -39,9 +39,8 @@ def observe(
     Args:
         experiment: the checkpoint.
         profile: of this checkpoint; only static and static16 need one.
-        scheme: static, static16 (convolutions: weight8), dynamic (the same), weight8, or weight4 (4-bit experts, 8 bits
-            elsewhere).
-        observer: kl or minmax, for static.
+        scheme: one of ``quant.schemes.registry``.
+        observer: minmax or mse, for static.
         rule: below it an expert's own statistics are not trusted.
         keep: module paths that stay fp32, with everything below them.
 
@@ -49,31 +48,25 @@ def observe(
         QuantizationError: an unknown scheme or path, a missing profile, a layer whose scale cannot be found.
         ProfileError: a profile of another checkpoint, or without a layer of it.
     """
-    if scheme not in SCHEMES:
-        raise QuantizationError(f"--scheme: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
-    if scheme in ("static", "static16"):
+    if scheme not in registry.SCHEMES:
+        raise QuantizationError(f"--scheme: expected one of {', '.join(registry.SCHEMES)}, found {scheme!r}")
+    if registry.SCHEMES[scheme].calibrated:
         if profile is None:
             raise QuantizationError(
                 "static quantization: expected a calibration profile, found none; make one: "
                 "u2edge calibrate CKPT --data MANIFEST -o PROFILE, or use --scheme dynamic"
             )
         replay = Replay(experiment, profile, rule, keep)
-        prepared = replay.carrier.prepare(observer, replay.kept)
-        replay.carrier.feed(prepared)
-        return widened(replay.plan(prepared)) if scheme == "static16" else replay.plan(prepared)
+        prepared = replay.observer_model.prepare(observer, replay.kept)
+        replay.observer_model.feed(prepared)
+        return with_scheme(replay.plan(prepared), scheme)
     with torch.device("meta"):
         modules = quantizable(U2pp(experiment.config))
-    kept = _kept(modules, keep)
-    layers = {}
-    for path, module in modules.items():
-        if path in kept:
-            layers[path] = LayerPlan("fp32", why=kept[path])
-        elif scheme == "dynamic" and not isinstance(module, nn.Conv2d):
-            layers[path] = LayerPlan("dynamic")
-        elif scheme == "weight4" and ".experts." in path:
-            layers[path] = LayerPlan("weight4")
-        else:
-            layers[path] = LayerPlan("weight8")
+    kept, how = _kept(modules, keep), registry.scheme(scheme)
+    layers = {
+        path: LayerPlan("fp32", why=kept[path]) if path in kept else how.plan(path, isinstance(module, nn.Conv2d))
+        for path, module in modules.items()
+    }
     return QuantizationPlan(scheme, layers)
 
 
@@ -81,7 +74,7 @@ class Replay:
     """A profile, laid out so that observers can see it as often as needed.
 
     Args:
-        experiment, profile, rule, keep: as for ``observe``.
+        experiment, profile, rule, keep: as for ``make_plan``.
     """
 
     def __init__(
@@ -96,10 +89,10 @@ class Replay:
         self._uncovered = profile.uncovered(rule)
         self.kept = _kept(self._modules, keep)
         """Layers that stay fp32, and why."""
-        self._inputs: dict[str, Site] = {}
+        self._inputs: dict[str, ActivationStats] = {}
         self._borrowed: set[str] = set()
         for path in self._modules:
-            self._inputs[path], borrowed = _site(profile, path, self._uncovered)
+            self._inputs[path], borrowed = _statistics(profile, path, self._uncovered)
             if borrowed:
                 self._borrowed.add(path)
             if path not in self.kept and _span(self._inputs[path]) < _SMALLEST_SPAN:
@@ -108,7 +101,7 @@ class Replay:
         for path, module in self._modules.items():
             if isinstance(module, nn.Conv2d) and path not in self.kept:
                 outputs[path] = _output(profile, path)
-        self.carrier = Carrier(self._modules, self._inputs, outputs)
+        self.observer_model = ObserverModel(self._modules, self._inputs, outputs)
 
     @property
     def paths(self) -> list[str]:
@@ -122,7 +115,7 @@ class Replay:
         Raises:
             QuantizationError: a scale that cannot be right; names the layer.
         """
-        observers = self.carrier.observers(prepared)
+        observers = self.observer_model.observers(prepared)
         layers = {}
         for path, module in self._modules.items():
             borrowed = path in self._borrowed
@@ -140,20 +133,17 @@ class Replay:
         return QuantizationPlan("static", _chained(self._modules, layers))
 
 
-def widened(plan: QuantizationPlan) -> QuantizationPlan:
-    """A static plan with activations of 16 bits; convolutions, which write what they compute as uint8, in float."""
-    layers = {}
-    for path, layer in plan.layers.items():
-        if layer.precision == "static" and layer.output is not None:
-            layer = dataclasses.replace(layer, precision="weight8", input=None, output=None)
-        elif layer.precision == "static":
-            layer = dataclasses.replace(layer, precision="static16")
-        layers[path] = layer
-    return QuantizationPlan("static16", layers)
+def with_scheme(static: QuantizationPlan, name: str) -> QuantizationPlan:
+    """The plan of another calibrated scheme, from the scales of a static one."""
+    how = registry.scheme(name)
+    layers = {
+        path: how.recalibrated(layer) if layer.precision == "static" else layer for path, layer in static.layers.items()
+    }
+    return QuantizationPlan(name, layers)
 
 
-def activation_scale(name: str, observer: Any, site: Site | None) -> ActivationScale:
-    """What an activation observer found; ``site`` is what it was shown.
+def activation_scale(name: str, observer: Any, statistics: ActivationStats | None) -> ActivationScale:
+    """What an activation observer found; ``statistics`` is what it was shown.
 
     An observer that saw nothing answers scale 1.0 and zero point 0, which quantizes everything below 0.5 to zero.
 
@@ -169,12 +159,12 @@ def activation_scale(name: str, observer: Any, site: Site | None) -> ActivationS
         result = ActivationScale(float(scale), int(zero_point))
     except QuantizationError as error:
         raise QuantizationError(f"{name}: {error}; calibrate again") from None
-    if site is not None:
-        span = _span(site)
+    if statistics is not None:
+        span = _span(statistics)
         if not 0.0 < result.scale * 255 <= 1.01 * span:
             raise QuantizationError(
-                f"{name}: expected a scale of at most {span / 255:.3g} for values {site.low:.3g} to {site.high:.3g}, "
-                f"found {result.scale:.3g} with zero point {result.zero_point}"
+                f"{name}: expected a scale of at most {span / 255:.3g} for values {statistics.low:.3g} to "
+                f"{statistics.high:.3g}, found {result.scale:.3g} with zero point {result.zero_point}"
             )
     return result
 
@@ -210,19 +200,19 @@ def _kept(modules: dict[str, nn.Module], keep: Collection[str]) -> dict[str, str
     return kept
 
 
-def _site(profile: Profile, path: str, uncovered: set[str]) -> tuple[Site, bool]:
-    """As ``Profile.site``; an expert that not even borrowed statistics exist for gets those of the layer's others."""
+def _statistics(profile: Profile, path: str, uncovered: set[str]) -> tuple[ActivationStats, bool]:
+    """As ``Profile.statistics``; an expert without even borrowed statistics gets those of the layer's others."""
     try:
-        return profile.site(path, uncovered)
+        return profile.statistics(path, uncovered)
     except ProfileError:
         layer, separator, rest = path.partition(".experts.")
         if not separator:
             raise
         name = rest.partition(".")[2]
-        total = Site.empty()
-        for other, site in (*profile.sites.items(), *profile.borrowed.items()):
+        total = ActivationStats.empty()
+        for other, statistics in (*profile.inputs.items(), *profile.borrowed.items()):
             if other.startswith(layer + separator) and other.endswith("." + name):
-                total = total + site
+                total = total + statistics
         if not total.seen:
             raise
         return total, True
@@ -238,15 +228,15 @@ def _chained(modules: dict[str, nn.Module], layers: dict[str, LayerPlan]) -> dic
     return result
 
 
-def _span(site: Site) -> float:
+def _span(statistics: ActivationStats) -> float:
     """Width of the range that holds zero and all that was seen."""
-    return max(site.high, 0.0) - min(site.low, 0.0)
+    return max(statistics.high, 0.0) - min(statistics.low, 0.0)
 
 
-def _output(profile: Profile, path: str) -> Site:
-    site = profile.outputs.get(path)
-    if site is None or not site.seen or not site.high > 0.0:
+def _output(profile: Profile, path: str) -> ActivationStats:
+    statistics = profile.outputs.get(path)
+    if statistics is None or not statistics.seen or not statistics.high > 0.0:
         raise ProfileError(
             f"calibration profile: expected the output of {path} with values above 0, found none; calibrate again"
         )
-    return site
+    return statistics

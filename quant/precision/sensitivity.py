@@ -25,8 +25,8 @@ from edge.model.checkpoint import Experiment
 from edge.model.feedforward import MoeFeedForward
 from edge.model.u2pp import U2pp
 from edge.runtime.errors import AudioError
+from edge.runtime.features import recording_features
 from edge.runtime.search import CtcPrefixBeamSearch
-from quant.measure.routing import load_features
 from quant.precision.plan import QuantizationPlan
 from quant.precision.simulate import simulated
 
@@ -129,7 +129,7 @@ def measure_sensitivity(
     probes, seconds = [], 0.0
     with torch.inference_mode():
         for utterance in utterances:
-            features, duration = load_features(utterance.audio, options)
+            features, duration = recording_features(utterance.audio, options)
             features = features[: int(max_seconds * 1000 / options.frame_shift_ms)]
             if len(features) > encoder.right_context:
                 probes.append(_Probe(model, features, chunk))

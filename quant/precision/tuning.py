@@ -42,7 +42,7 @@ class TuningOptions:
         0.2  # points of WER, absolute, in the worst mode: streaming or full context, with or without rescoring
     )
     agreement: float = 0.97  # share of frames whose experts are unchanged, mean over layers
-    observers: tuple[str, ...] = ("minmax", "kl")
+    observers: tuple[str, ...] = ("minmax", "mse")
     agreement_utterances: int = 12
     sensitivity_utterances: int = 4
     threads: int | None = None  # of ONNX Runtime
@@ -232,22 +232,22 @@ def _search(judge: _Judge, replay: Replay, candidates: Sequence[tuple[str, tuple
     with quiet():
         from neural_compressor.torch.quantization import TuningConfig, autotune
 
-        configs = [replay.carrier.config(observer, {*replay.kept, *paths}) for observer, paths in candidates]
+        configs = [replay.observer_model.config(observer, {*replay.kept, *paths}) for observer, paths in candidates]
         first = len(judge.trials)
         found: list[QuantizationPlan] = []  # of the trial that is being made
 
         def run(prepared: Any) -> None:
-            replay.carrier.feed(prepared)
+            replay.observer_model.feed(prepared)
             found[:] = [replay.plan(prepared, "tuning")]
 
         def evaluate(model: Any) -> float:
-            if not found:  # the exported fp32 carrier, before any trial
+            if not found:  # the exported fp32 observer_model, before any trial
                 return 1.0
             observer, paths = candidates[len(judge.trials) - first]
             return judge.judge(found[0], observer, paths, "fp32")
 
         config = TuningConfig(config_set=configs, tolerable_loss=judge.options.max_drop / 100 + 1e-9)
-        autotune(replay.carrier.graph, config, eval_fn=evaluate, run_fn=run)
+        autotune(replay.observer_model.graph, config, eval_fn=evaluate, run_fn=run)
     return judge.trials[-1].accepted
 
 

@@ -23,6 +23,7 @@ from quant.report.commands import commands
 from quant.report.data import Verdict, coverage, decide, rule_of, sizes
 from quant.report.html import render
 from quant.report.measurements import PARTS, ReportError, Request, Say, Store, write
+from quant.schemes.registry import SCHEMES
 
 SCHEMA_VERSION = 1
 
@@ -162,20 +163,9 @@ def _heard(request: Request, corpus: Sequence[Utterance], agreement: dict[str, A
     }
 
 
-_SCHEMES = {
-    "fp32": "fp32",
-    "static": "int8",
-    "static16": "int8 weights, 16-bit activations",
-    "dynamic": "int8 dynamic",
-    "weight8": "int8 weights",
-    "weight4": "4-bit experts",
-    "mixed": "int8 mixed",
-}
-
-
 def _name(manifest: Manifest) -> str:
     scheme = manifest.encoder.scheme
-    name = _SCHEMES.get(scheme, scheme)
+    name = SCHEMES[scheme].title if scheme in SCHEMES else {"mixed": "int8 mixed"}.get(scheme, scheme)
     return "fp16 storage" if name == "fp32" and manifest.encoder.storage == "fp16" else name
 
 

@@ -20,6 +20,7 @@ from quant.measure.agreement import measure_agreement
 from quant.measure.bench.machine import bundle_id, machine, versions
 from quant.measure.wer.compare import Selection
 from quant.report.data import model_order
+from quant.schemes.registry import SCHEMES
 
 PARTS = ("wer", "bench", "agreement", "sensitivity")
 SCHEMA_VERSION = 1
@@ -124,7 +125,8 @@ class Store:
         request = self._request
         if not self._wanted("sensitivity") or not self._corpus or request.checkpoint is None:
             return None
-        needs = self._manifest.encoder.scheme not in ("dynamic", "weight8", "weight4")
+        known = SCHEMES.get(self._manifest.encoder.scheme)  # None: mixed
+        needs = known is None or known.calibrated
         if needs and profile is None:
             return None
         probes = spread(list(self._corpus), request.probes)

@@ -13,8 +13,8 @@ from calibration_helpers import centre, corpus
 from rich.console import Console
 
 from calibration.balance import balance, choose, table
+from calibration.collect import CalibrationError, StatisticsCollector
 from calibration.corpus import Utterance, read_corpus, spread, write_manifest
-from calibration.observe import CalibrationError, Observer
 from calibration.profile import CalibrationOptions
 from edge.model.checkpoint import load_experiment
 from edge.runtime.errors import AudioError
@@ -56,9 +56,9 @@ def test_measured_on_a_model(make_experiment: Callable[..., Path], tmp_path: Pat
     said: list[str] = []
     choice = balance(folder, pool, 4, tmp_path / "a.routing", OPTIONS, report=said.append)
     assert said == [] and len(choice.utterances) == 4
-    observer = Observer(load_experiment(folder), OPTIONS)
+    observer = StatisticsCollector(load_experiment(folder), OPTIONS)
     for names, have in ((choice.utterances, choice.after), (spread(pool, 4), choice.before)):
-        profiles = [observer.observe(u.name, *observer.load(u.audio)) for u in names]
+        profiles = [observer.collect(u.name, *observer.load(u.audio)) for u in names]
         expected = [sum(p.routing[layer].counts.sum(0) for p in profiles) for layer in choice.layers]
         assert np.array_equal(have, expected)
     assert choice.after.min() > choice.before.min()

@@ -18,7 +18,7 @@ from quant.kernels import count_kernels
 from quant.measure.agreement import measure_agreement
 from quant.measure.wer.compare import compare
 from quant.measure.wer.measure import choose_modes, measure_wer
-from quant.precision.scales import observe
+from quant.precision.scales import make_plan
 from recipes.reference.devset import digit_strings, write
 
 MODEL, FP32, INT8 = (ROOT / "models" / name for name in ("reference", "reference-bundle", "reference-int8"))
@@ -46,7 +46,7 @@ def test_every_layer_but_those_kept_is_an_integer_kernel_with_a_scale_of_its_own
     # Per block: four attention projections and one of positions, two pointwise convolutions, 2 x 8 experts of two
     # layers; then embed.out, CTC, and the second subsampling convolution.
     assert kernels["encoder"]["QGemm"] == 6 * (5 + 2 + 2 * 8 * 2) + 2 - kept and kernels["encoder"]["QLinearConv"] == 1
-    plan = observe(load_experiment(MODEL), Profile.load(MODEL / "calibration.profile"))
+    plan = make_plan(load_experiment(MODEL), Profile.load(MODEL / "calibration.profile"))
     scales = [layer.input for path, layer in plan.layers.items() if path.endswith(".w_2")]
     assert all(scale is not None and (scale.scale, scale.zero_point) != (1.0, 0) for scale in scales)
     assert len({scale.scale for scale in scales if scale}) > 0.9 * len(scales)

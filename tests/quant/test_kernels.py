@@ -17,7 +17,7 @@ from edge.export.quantization import Quantization
 from edge.runtime import BackendError, Bundle
 from quant.kernels import assert_integer, count_kernels
 from quant.precision.plan import ActivationScale, LayerPlan, Precision, QuantizationError, QuantizationPlan
-from quant.schemes.rewrite import PlannedScheme
+from quant.schemes.planned import PlannedScheme
 
 FEATURES = features(243)[0].numpy()
 

@@ -31,6 +31,7 @@ class Observer(enum.StrEnum):
     """How static activation scales are found."""
 
     minmax = "minmax"
+    mse = "mse"
     kl = "kl"
 
 
@@ -59,7 +60,11 @@ def quantize(
         ),
     ] = Scheme.static,
     observer: Annotated[
-        Observer, typer.Option(help="Of static scales: the extremes, or the range of least squared error.")
+        Observer,
+        typer.Option(
+            help="Find static scales so: minmax takes the extremes, mse the range of least squared error (kl is its "
+            "former name)."
+        ),
     ] = Observer.minmax,
     tune: Annotated[
         list[Path] | None,
@@ -125,7 +130,7 @@ def quantize(
         profile=profile,
         made_profile=beside(checkpoint, ".profile"),
         scheme=scheme.value,
-        observer=observer.value,
+        observer="mse" if observer is Observer.kl else observer.value,
         tune=tuple(tune or ()),
         max_drop=max_drop,
         min_agreement=min_agreement / 100,

@@ -256,17 +256,15 @@ def _audio(rate: int) -> tuple[Any, str]:
     """Speech of the repository where it is there, else noise that rises and falls as speech does; at ``rate``."""
     import numpy as np
 
-    from edge.runtime import EdgeError, load_audio
-    from edge.runtime.audio import Resampler, to_mono_float
+    from edge.runtime import EdgeError
+    from edge.runtime.audio import read_resampled
 
     parts = []
     for path in sample_files():
         try:
-            samples, found = load_audio(path)
+            parts.append(read_resampled(path, rate)[0])
         except EdgeError:
             continue
-        resampler = Resampler(found, rate)
-        parts += [resampler.accept(to_mono_float(samples)), resampler.finish()]
     if parts:
         audio = np.concatenate(parts)
         return audio, f"{len(audio) / rate:.0f} s of speech, repeated"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.runtime import read_blocks
-from edge.runtime.audio import Resampler, Samples, to_mono_float
+from edge.runtime.audio import Samples
 from edge.runtime.errors import EdgeError
 
 _SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
@@ -23,23 +22,6 @@ def noise(seconds: float, rate: int, seed: int = 0) -> Samples:
     random = np.random.default_rng(seed)
     loudness = np.repeat(random.uniform(0, 0.1, math.ceil(seconds * 10)), rate // 10)
     return (random.standard_normal(len(loudness)) * loudness).clip(-1, 1).astype(np.float32)
-
-
-def read_start(path: Path, rate: int, longest_s: float) -> Samples:
-    """At most ``longest_s`` seconds of a recording at the model's ``rate``, so that resampling is in no number.
-
-    Raises:
-        AudioError: as ``read_blocks`` and ``to_mono_float``.
-    """
-    resampler, parts, seconds = None, [], 0.0
-    for samples, found in read_blocks(path):
-        resampler = resampler or Resampler(found, rate)
-        parts.append(resampler.accept(to_mono_float(samples)))
-        seconds += len(samples) / found
-        if seconds >= longest_s:
-            break
-    assert resampler is not None, "read_blocks refuses files without samples"
-    return np.concatenate([*parts, resampler.finish()])
 
 
 def recordings(paths: list[Path]) -> list[Path]:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from edge.runtime import DecodeOptions, Recognizer, Stream
-from edge.runtime.audio import Samples
+from edge.runtime.audio import Samples, read_resampled
 from edge.runtime.engines.config import EngineConfig
 from edge.system.commandline import command_line
-from quant.measure.bench.audio import BenchError, noise, read_start
+from quant.measure.bench.audio import BenchError, noise
 from quant.measure.bench.machine import bundle_id, machine, versions
 from quant.measure.bench.process import Process, measure_processes
 from quant.measure.bench.stats import Ratio, Spread, ratio, spread
@@ -152,7 +152,7 @@ def bench(
             lanes.append(_Lane(Recognizer.load(path, replace(how, threads=threads)), options))
     _check_alike(lanes)
     rate = lanes[0].recognizer.manifest.features.sample_rate
-    sources = {str(path): read_start(path, rate, LONGEST_S) for path in audio} or {"noise": noise(10.0, rate)}
+    sources = {str(path): read_resampled(path, rate, LONGEST_S)[0] for path in audio} or {"noise": noise(10.0, rate)}
     process = _processes(lanes, options, max(audio, key=lambda path: len(sources[str(path)]), default=None), say)
     stride = round(lanes[0].plan.chunk_ms * rate / 1000)
     rounds, measured_s = 0, 0.0

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from calibration.corpus import Utterance
+from calibration.corpus import Utterance, tolerated
 from edge.runtime import AudioError, DecodeOptions, Recognizer, audio_seconds
 from edge.runtime.bundle import sha256
 from edge.runtime.engines.config import EngineConfig
@@ -270,9 +270,7 @@ def measure_wer(
     with contextlib.closing(transcribe_all(recognizer, tasks, jobs)) as outcomes:
         for (utterance, missing), outcome in zip(todo, outcomes, strict=True):
             if isinstance(outcome, AudioError):
-                if not skip_bad:
-                    raise outcome
-                skipped[utterance.name] = str(outcome)
+                skipped[utterance.name] = str(tolerated(outcome, skip_bad))
             else:
                 texts[utterance.name] |= zip(missing, outcome, strict=True)
                 if store is not None:

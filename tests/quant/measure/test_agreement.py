@@ -28,8 +28,9 @@ from edge.runtime.audio import AudioError
 from edge.runtime.chunker import FrameChunker
 from edge.runtime.engines.base import initial_state, load_backend
 from edge.runtime.engines.config import EngineConfig
+from edge.runtime.features import recording_features
 from quant.measure.agreement import Agreement, kl_divergence, measure_agreement
-from quant.measure.routing import RoutedEncoder, expose_routing, load_features, modes
+from quant.measure.routing import RoutedEncoder, expose_routing, modes
 
 LAYER = "encoder.encoders.0.feed_forward"
 
@@ -121,7 +122,7 @@ def test_a_disturbed_router_is_found_as_torch_finds_it(
     weights[f"{LAYER}.gate.weight"] = weights[f"{LAYER}.gate.weight"] + torch.from_numpy(noise)
     models = experiment.build(), dataclasses.replace(experiment, weights=weights).build()
     options = Bundle.open(tiny_bundle).manifest.features
-    features = [load_features(u.audio, options)[0] for u in utterances]
+    features = [recording_features(u.audio, options)[0] for u in utterances]
     for mode in found.modes:
         results = [[by_torch(model, f, mode.chunk) for f in features] for model in models]
         want, have = (np.concatenate([routes for routes, _ in result], axis=1) for result in results)
@@ -144,7 +145,7 @@ def test_a_disturbed_router_is_found_as_torch_finds_it(
 def test_exposing_routing_changes_no_result(tiny_bundle: Path, utterances: list[Utterance]) -> None:
     bundle = Bundle.open(tiny_bundle)
     m = bundle.manifest
-    features = load_features(utterances[0].audio, m.features)[0]
+    features = recording_features(utterances[0].audio, m.features)[0]
     backend = load_backend(bundle, EngineConfig(threads=1))
     with RoutedEncoder(bundle, threads=1) as encoder:
         for _, chunk in modes(m):

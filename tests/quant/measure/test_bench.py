@@ -15,8 +15,9 @@ import soundfile
 from places import ROOT
 
 from edge.runtime import AudioError, DecodeOptions, OptionsError
+from edge.runtime.audio import read_resampled
 from edge.runtime.engines.config import EngineConfig
-from quant.measure.bench.audio import noise, read_start, recordings
+from quant.measure.bench.audio import noise, recordings
 from quant.measure.bench.machine import machine, versions
 from quant.measure.bench.measure import BenchError, BenchOptions, bench
 from quant.measure.bench.process import ProcessError, measure_processes
@@ -150,8 +151,8 @@ def test_memory_is_that_of_the_process_alone(tiny_bundle: Path, tmp_path: Path) 
 
 def test_recordings_are_cut_and_resampled(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((3 * 8000, 2)), 8000)
-    assert len(read_start(tmp_path / "a.wav", 16000, 60.0)) == 3 * 16000
-    assert len(read_start(tmp_path / "a.wav", 16000, 2.0)) == 2 * 16000
+    assert len(read_resampled(tmp_path / "a.wav", 16000, 60.0)[0]) == 3 * 16000
+    assert len(read_resampled(tmp_path / "a.wav", 16000, 2.0)[0]) == 2 * 16000
 
 
 def test_words_for_people() -> None:

@@ -13,18 +13,20 @@ from fixture_types import MakeExperiment
 from model_helpers import features
 from torch import nn
 
-from calibration.histogram import Site
-from calibration.observe import Observer
+from calibration.collect import StatisticsCollector
+from calibration.histogram import ActivationStats
 from calibration.profile import CalibrationOptions, CoverageRule, Profile, ProfileError, merge
 from edge.export.parity import measure_parity
 from edge.model.checkpoint import Experiment, load_experiment
 from edge.runtime.engines.config import EngineConfig
 from edge.runtime.engines.onnxruntime import OnnxBackend
 from quant.bundle import quantize_checkpoint
-from quant.precision.observer_model import Carrier, quantizable
+from quant.precision.observer_model import ObserverModel, quantizable
 from quant.precision.plan import ActivationScale, LayerPlan, Precision, QuantizationError, QuantizationPlan, covers
-from quant.precision.scales import Replay, activation_scale, observe
-from quant.precision.simulate import dynamic_scale, fake_activation, simulated
+from quant.precision.scales import Replay, activation_scale, make_plan
+from quant.precision.simulate import simulated
+from quant.schemes.base import fake_activation
+from quant.schemes.dynamic import dynamic_scale
 
 ALL_COVERED = CoverageRule(0.0, 0.0)
 NONE_COVERED = CoverageRule(2.0, 0.0)
@@ -33,8 +35,8 @@ FIRST = "encoder.embed.conv.0"
 
 def profile_of(experiment: Experiment, utterances: int, frames: int = 150) -> Profile:
     """What the layers see of some smooth noise."""
-    observer = Observer(experiment, CalibrationOptions())
-    return merge([observer.observe(f"{i}", features(frames, seed=i)[0].numpy(), 160) for i in range(utterances)])
+    observer = StatisticsCollector(experiment, CalibrationOptions())
+    return merge([observer.collect(f"{i}", features(frames, seed=i)[0].numpy(), 160) for i in range(utterances)])
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,11 @@ def profile(experiment: Experiment) -> Profile:
 
 @pytest.fixture(scope="module")
 def plan(experiment: Experiment, profile: Profile) -> QuantizationPlan:
-    return observe(experiment, profile, observer="minmax", rule=ALL_COVERED)
+    return make_plan(experiment, profile, observer="minmax", rule=ALL_COVERED)
 
 
-def closed_form(site: Site) -> tuple[float, int]:
-    low, high = min(site.low, 0.0), max(site.high, 0.0)
+def closed_form(statistics: ActivationStats) -> tuple[float, int]:
+    low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
     scale = (high - low) / 255
     return scale, round(-low / scale)
 
@@ -64,7 +66,7 @@ def test_minmax_is_the_closed_form_of_the_extremes(plan: QuantizationPlan, profi
         if layer.precision != "static" or path == "encoder.embed.out.0":
             continue
         assert layer.input is not None
-        scale, zero = closed_form(profile.site(path, rare)[0])
+        scale, zero = closed_form(profile.statistics(path, rare)[0])
         assert layer.input.scale == pytest.approx(scale, rel=1e-5), path
         assert abs(layer.input.zero_point - zero) <= 1, path
         checked += 1
@@ -95,27 +97,28 @@ def test_every_layer_of_the_model_has_a_plan(plan: QuantizationPlan, experiment:
 
 def test_kl_cuts_the_tails_of_a_normal_distribution_and_loses_less() -> None:
     values = np.random.default_rng(0).normal(0.0, 1.0, 1 << 18).astype(np.float32)
-    site = Site.of(values.reshape(-1, 64))
-    carrier = Carrier({"x": nn.Linear(64, 8)}, {"x": site}, {})
+    statistics = ActivationStats.of(values.reshape(-1, 64))
+    observer_model = ObserverModel({"x": nn.Linear(64, 8)}, {"x": statistics}, {})
     scales = {}
-    for observer in ("minmax", "kl"):
-        prepared = carrier.prepare(observer)
-        carrier.feed(prepared)
-        scales[observer] = activation_scale("x", carrier.observers(prepared)["x"][0], site)
+    for observer in ("minmax", "mse", "kl"):
+        prepared = observer_model.prepare(observer)
+        observer_model.feed(prepared)
+        scales[observer] = activation_scale("x", observer_model.observers(prepared)["x"][0], statistics)
     error = {k: float(np.square(fake(values, s) - values).mean()) for k, s in scales.items()}
-    assert scales["minmax"].scale == pytest.approx(closed_form(site)[0], rel=1e-5)
-    assert scales["kl"].scale < 0.97 * scales["minmax"].scale
-    assert error["kl"] < 0.95 * error["minmax"]
+    assert scales["minmax"].scale == pytest.approx(closed_form(statistics)[0], rel=1e-5)
+    assert scales["kl"] == scales["mse"], "its former name"
+    assert scales["mse"].scale < 0.97 * scales["minmax"].scale
+    assert error["mse"] < 0.95 * error["minmax"]
 
 
 def test_every_expert_has_a_scale_of_its_own(experiment: Experiment, profile: Profile, plan: QuantizationPlan) -> None:
     layer = "encoder.encoders.0.feed_forward.experts"
     names = [f"{layer}.{i}.w_2" for i in range(4) if f"{layer}.{i}" not in profile.uncovered(ALL_COVERED)]
     name = names[0]
-    wide = dataclasses.replace(profile.sites[name], high=4 * profile.sites[name].high)
-    changed = observe(
+    wide = dataclasses.replace(profile.inputs[name], high=4 * profile.inputs[name].high)
+    changed = make_plan(
         experiment,
-        dataclasses.replace(profile, sites={**profile.sites, name: wide}),
+        dataclasses.replace(profile, inputs={**profile.inputs, name: wide}),
         observer="minmax",
         rule=ALL_COVERED,
     )
@@ -126,8 +129,8 @@ def test_every_expert_has_a_scale_of_its_own(experiment: Experiment, profile: Pr
 
 def test_an_uncovered_expert_borrows_and_says_so(experiment: Experiment, profile: Profile) -> None:
     name = "encoder.encoders.0.feed_forward.experts.1.w_2"
-    unseen = dataclasses.replace(profile, sites={**profile.sites, name: Site.empty()})
-    borrowed = observe(experiment, unseen, observer="minmax", rule=NONE_COVERED).layers[name]
+    unseen = dataclasses.replace(profile, inputs={**profile.inputs, name: ActivationStats.empty()})
+    borrowed = make_plan(experiment, unseen, observer="minmax", rule=NONE_COVERED).layers[name]
     assert borrowed.borrowed and borrowed.input is not None
     assert borrowed.input.scale == pytest.approx(closed_form(profile.borrowed[name])[0], rel=1e-5)
 
@@ -137,16 +140,18 @@ def test_an_expert_without_any_statistics_gets_those_of_its_neighbours(
 ) -> None:
     layer = "encoder.encoders.0.feed_forward.experts"
     name = f"{layer}.1.w_2"
-    nothing = {name: Site.empty()}
-    unseen = dataclasses.replace(profile, sites={**profile.sites, **nothing}, borrowed={**profile.borrowed, **nothing})
-    found = observe(experiment, unseen, observer="minmax", rule=NONE_COVERED).layers[name]
-    others = [t[f"{layer}.{i}.w_2"] for t in (profile.sites, profile.borrowed) for i in (0, 2, 3)]
+    nothing = {name: ActivationStats.empty()}
+    unseen = dataclasses.replace(
+        profile, inputs={**profile.inputs, **nothing}, borrowed={**profile.borrowed, **nothing}
+    )
+    found = make_plan(experiment, unseen, observer="minmax", rule=NONE_COVERED).layers[name]
+    others = [t[f"{layer}.{i}.w_2"] for t in (profile.inputs, profile.borrowed) for i in (0, 2, 3)]
     assert found.borrowed and found.input is not None
-    assert found.input.high == pytest.approx(max(site.high for site in others), rel=0.02)
+    assert found.input.high == pytest.approx(max(statistics.high for statistics in others), rel=0.02)
 
 
 def test_one_short_utterance_still_gives_a_complete_plan(experiment: Experiment) -> None:
-    plan = observe(experiment, profile_of(experiment, 1, frames=20))
+    plan = make_plan(experiment, profile_of(experiment, 1, frames=20))
     assert any(layer.borrowed for layer in plan.layers.values())
     for path, layer in plan.layers.items():
         if path != FIRST:
@@ -155,8 +160,10 @@ def test_one_short_utterance_still_gives_a_complete_plan(experiment: Experiment)
 
 
 def test_an_observer_that_saw_nothing_is_refused() -> None:
-    carrier = Carrier({"x.y": nn.Linear(4, 4)}, {"x.y": Site.of(np.ones((2, 4), np.float32))}, {})
-    observer = carrier.observers(carrier.prepare("minmax"))["x.y"][0]
+    observer_model = ObserverModel(
+        {"x.y": nn.Linear(4, 4)}, {"x.y": ActivationStats.of(np.ones((2, 4), np.float32))}, {}
+    )
+    observer = observer_model.observers(observer_model.prepare("minmax"))["x.y"][0]
     with pytest.raises(QuantizationError, match=r"x\.y.*no data"):
         activation_scale("x.y", observer, None)
 
@@ -169,25 +176,27 @@ def test_a_profile_of_another_checkpoint_is_refused(make_experiment: MakeExperim
 
 def test_kept_paths_stay_float_with_all_below(experiment: Experiment, profile: Profile) -> None:
     keep = ["encoder.encoders.0", "ctc.ctc_lo"]
-    plan = observe(experiment, None, "weight8", keep=keep)
+    plan = make_plan(experiment, None, "weight8", keep=keep)
     for path, layer in plan.layers.items():
         kept = path.startswith(("encoder.encoders.0.", "ctc.")) or path == FIRST
         assert (layer.precision == "fp32") == kept, path
     replay = Replay(experiment, profile, keep=keep)
     assert set(replay.kept) == {path for path, layer in plan.layers.items() if layer.precision == "fp32"}
-    assert not set(replay.carrier.observers(replay.carrier.prepare("minmax", replay.kept))) & set(replay.kept)
+    assert not set(replay.observer_model.observers(replay.observer_model.prepare("minmax", replay.kept))) & set(
+        replay.kept
+    )
     with pytest.raises(QuantizationError, match=r"--keep.*'encoder\.encoders\.9'"):
-        observe(experiment, profile, keep=["encoder.encoders.9"])
+        make_plan(experiment, profile, keep=["encoder.encoders.9"])
 
 
 def test_other_schemes_need_no_profile(experiment: Experiment) -> None:
-    plans = {scheme: observe(experiment, None, scheme) for scheme in ("dynamic", "weight8", "weight4")}
+    plans = {scheme: make_plan(experiment, None, scheme) for scheme in ("dynamic", "weight8", "weight4")}
     four = {path for path, layer in plans["weight4"].layers.items() if layer.precision == "weight4"}
     assert four and all(".experts." in path for path in four)
     assert set(plans["weight8"].counts()) == {"weight8", "fp32"}
     assert plans["dynamic"].layers["encoder.embed.conv.2"].precision == "weight8"
     with pytest.raises(QuantizationError, match="expected a calibration profile"):
-        observe(experiment, None, "static")
+        make_plan(experiment, None, "static")
 
 
 def fake(values: np.ndarray, scale: ActivationScale) -> np.ndarray:
@@ -254,4 +263,4 @@ def half(make_experiment: MakeExperiment) -> tuple[Path, QuantizationPlan]:
     weights = torch.load(folder / "final.pt", weights_only=True)
     torch.save({name: value.half().float() for name, value in weights.items()}, folder / "final.pt")
     dense = load_experiment(folder)
-    return folder, observe(dense, profile_of(dense, 2))
+    return folder, make_plan(dense, profile_of(dense, 2))

@@ -13,9 +13,9 @@ import torch
 from calibration.corpus import Utterance
 from edge.model.checkpoint import Experiment, load_experiment
 from edge.runtime.audio import AudioError
-from quant.measure.routing import load_features
+from edge.runtime.features import recording_features
 from quant.precision.plan import LayerPlan, QuantizationPlan
-from quant.precision.scales import observe
+from quant.precision.scales import make_plan
 from quant.precision.sensitivity import Sensitivity, divide, measure_sensitivity
 from quant.precision.simulate import simulated
 
@@ -47,7 +47,7 @@ def absurd(plan: QuantizationPlan, path: str, experiment: Experiment) -> Quantiz
 
 
 def test_an_fp32_plan_costs_nothing(experiment: Experiment, utterances: list[Utterance]) -> None:
-    plan = observe(experiment, None, "weight8")
+    plan = make_plan(experiment, None, "weight8")
     plan = plan.fall_back(set(plan.layers), "fp32", "test")
     seen: list[tuple[int, int]] = []
     found = measure_sensitivity(experiment, plan, utterances, progress=lambda *a: seen.append(a))
@@ -71,13 +71,15 @@ def test_an_fp32_plan_costs_nothing(experiment: Experiment, utterances: list[Utt
 def test_a_crippled_layer_ranks_first(
     experiment: Experiment, utterances: list[Utterance], path: str, part: str
 ) -> None:
-    found = measure_sensitivity(experiment, absurd(observe(experiment, None, "weight8"), path, experiment), utterances)
+    found = measure_sensitivity(
+        experiment, absurd(make_plan(experiment, None, "weight8"), path, experiment), utterances
+    )
     worst, second = found.worst(2)
     assert worst.path == part and worst.kl > 10 * second.kl
 
 
 def test_a_crippled_expert_ranks_first(experiment: Experiment, utterances: list[Utterance]) -> None:
-    plan = observe(experiment, None, "weight8")
+    plan = make_plan(experiment, None, "weight8")
     used = [e for e in measure_sensitivity(experiment, plan, utterances).experts if e.rows]
     target = max(used, key=lambda e: (e.layer == "encoder.encoders.0.feed_forward", e.rows))
     path = f"{target.layer}.experts.{target.expert}.w_2"
@@ -94,11 +96,11 @@ def test_a_crippled_expert_ranks_first(experiment: Experiment, utterances: list[
 @pytest.mark.parametrize("chunk", [4, -1])
 def test_equal_to_whole_passes_of_torch(experiment: Experiment, utterances: list[Utterance], chunk: int) -> None:
     """Parts are measured from their block on; a plain pass over everything gives the same."""
-    plan = observe(experiment, None, "dynamic")
+    plan = make_plan(experiment, None, "dynamic")
     found = measure_sensitivity(experiment, plan, utterances, chunk=chunk)
     assert found.chunk == chunk
     model = experiment.build()
-    inputs = [torch.from_numpy(load_features(u.audio, experiment.config.features)[0])[None] for u in utterances]
+    inputs = [torch.from_numpy(recording_features(u.audio, experiment.config.features)[0])[None] for u in utterances]
 
     def log_probs() -> torch.Tensor:
         outputs = [model.ctc(model.encoder(x, torch.tensor([x.size(1)]), chunk)[0])[0] for x in inputs]
@@ -121,7 +123,7 @@ def test_equal_to_whole_passes_of_torch(experiment: Experiment, utterances: list
 
 
 def test_routing_is_that_of_later_layers(experiment: Experiment, utterances: list[Utterance]) -> None:
-    found = measure_sensitivity(experiment, observe(experiment, None, "weight8"), utterances)
+    found = measure_sensitivity(experiment, make_plan(experiment, None, "weight8"), utterances)
     routing = {p.path: p.routing for p in found.parts}
     assert routing["encoder.encoders.1.feed_forward"] is None  # nothing comes after its experts
     assert routing["ctc.ctc_lo"] is None and routing["decoder.left_decoder.output_layer"] is None
@@ -157,7 +159,7 @@ def test_parts() -> None:
 
 
 def test_json_and_back(experiment: Experiment, utterances: list[Utterance]) -> None:
-    found = measure_sensitivity(experiment, observe(experiment, None, "weight8"), utterances[:1])
+    found = measure_sensitivity(experiment, make_plan(experiment, None, "weight8"), utterances[:1])
     assert Sensitivity.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
 
 
@@ -165,4 +167,4 @@ def test_too_short(experiment: Experiment, tmp_path: Path) -> None:
     path = tmp_path / "short.wav"
     soundfile.write(path, np.zeros(800, np.float32), 16000)
     with pytest.raises(AudioError, match="choose longer ones"):
-        measure_sensitivity(experiment, observe(experiment, None, "weight8"), [Utterance("short", path)])
+        measure_sensitivity(experiment, make_plan(experiment, None, "weight8"), [Utterance("short", path)])

@@ -13,8 +13,8 @@ from fixture_types import MakeExperiment
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from calibration.collect import StatisticsCollector
 from calibration.corpus import Utterance, write_manifest
-from calibration.observe import Observer
 from calibration.profile import CalibrationOptions, CoverageRule, Profile, merge
 from edge.export.convert import convert
 from edge.model.checkpoint import load_experiment
@@ -47,8 +47,8 @@ def spoken(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[U
 
 @pytest.fixture(scope="module")
 def profile(checkpoint: Path, spoken: list[Utterance]) -> Profile:
-    observer = Observer(load_experiment(checkpoint), CalibrationOptions())
-    return merge([observer.observe(u.name, *observer.load(u.audio)) for u in spoken])
+    observer = StatisticsCollector(load_experiment(checkpoint), CalibrationOptions())
+    return merge([observer.collect(u.name, *observer.load(u.audio)) for u in spoken])
 
 
 @pytest.fixture(scope="module")

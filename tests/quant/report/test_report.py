@@ -203,9 +203,9 @@ def test_sensitivity_and_coverage(tiny_bundle: Path, pristine: Path, corpus: Pat
     """With a really quantized bundle and its checkpoint."""
     from edge.model.checkpoint import load_experiment
     from quant.bundle import quantize_checkpoint
-    from quant.precision.scales import observe
+    from quant.precision.scales import make_plan
 
-    plan = observe(load_experiment(pristine), None, "weight8", keep={"encoder.encoders.0.self_attn"})
+    plan = make_plan(load_experiment(pristine), None, "weight8", keep={"encoder.encoders.0.self_attn"})
     fell_back = {p: {"precision": layer.precision, "why": layer.why} for p, layer in plan.layers.items() if layer.why}
     bundle = quantize_checkpoint(
         pristine, plan, tmp_path / "int8", calibration={"scheme": "weight8", "fell_back": fell_back}

@@ -18,9 +18,9 @@ from edge.model.checkpoint import load_experiment
 from edge.runtime import Bundle
 from quant.bundle import quantize_checkpoint
 from quant.precision.plan import Precision
-from quant.precision.scales import observe, widened
-from quant.precision.simulate import fake_weight
+from quant.precision.scales import make_plan, with_scheme
 from quant.report.precisions import plan_of
+from quant.schemes.registry import scheme as scheme_of
 
 MODELS = ROOT / "models"
 FEATURES = features(243)[0].numpy()
@@ -68,23 +68,24 @@ def test_the_shipped_weights_are_the_floats_to_half_a_step_of_their_channel() ->
 @pytest.mark.parametrize("scheme", ["static", "static16", "dynamic"])
 def test_every_scheme_of_8_bit_products_uses_127_steps(pristine: Path, tmp_path: Path, scheme: Precision) -> None:
     plan = observed_plan(pristine, FEATURES, "static" if scheme == "static16" else scheme)
-    quantize_checkpoint(pristine, widened(plan) if scheme == "static16" else plan, tmp_path / "out")
+    quantize_checkpoint(pristine, with_scheme(plan, "static16") if scheme == "static16" else plan, tmp_path / "out")
     largest = [np.abs(q.astype(int)).max() for q in int8_weights(tmp_path / "out").values()]
     assert len(largest) > 20 and set(largest) == {127}
 
 
 def test_the_report_simulates_the_weights_that_the_bundle_has(pristine: Path, tmp_path: Path) -> None:
     experiment = load_experiment(pristine)
-    quantize_checkpoint(pristine, observe(experiment, None, "dynamic"), tmp_path / "out")
+    quantize_checkpoint(pristine, make_plan(experiment, None, "dynamic"), tmp_path / "out")
     again = plan_of(Bundle.open(tmp_path / "out"), experiment, None)
     modules = dict(experiment.build().named_modules())
     for path, q in int8_weights(tmp_path / "out").items():
-        weight = rows(fake_weight(path, modules[path], again.layers[path]).numpy())
+        layer = again.layers[path]
+        weight = rows(scheme_of(layer.precision).fake_weight(path, modules[path], layer).numpy())
         step = np.abs(weight).max(axis=1, keepdims=True) / np.abs(rows(q).astype(int)).max(axis=1, keepdims=True)
         np.testing.assert_allclose(weight, rows(q) * step, rtol=1e-4, atol=1e-7)
 
 
 def test_a_graph_that_is_left_in_float_says_so(pristine: Path, tmp_path: Path) -> None:
-    plan = observe(load_experiment(pristine), None, "dynamic", keep=["decoder"])
+    plan = make_plan(load_experiment(pristine), None, "dynamic", keep=["decoder"])
     manifest = quantize_checkpoint(pristine, plan, tmp_path / "out").manifest
     assert (manifest.encoder.scheme, manifest.decoder.scheme) == ("dynamic", "fp32")

@@ -17,7 +17,7 @@ from edge.export.linear import LinearScheme
 from edge.export.subsampling import subsampling
 from edge.runtime.engines.openvino.core import Compilation, compile_model, core
 from quant.precision.plan import ActivationScale, LayerPlan, Precision, QuantizationError, QuantizationPlan
-from quant.schemes.rewrite import PlannedScheme
+from quant.schemes.planned import PlannedScheme
 
 PRECISIONS: tuple[Precision, ...] = ("static", "dynamic", "weight8", "weight4")
 X = ActivationScale(6 / 255, 120)

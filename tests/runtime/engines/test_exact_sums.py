@@ -18,7 +18,7 @@ from quant_helpers import blocks, int8, uint8
 from edge.export.graph import GraphBuilder
 from edge.runtime.engines.onnxruntime_session import session
 from quant.precision.plan import ActivationScale, LayerPlan, Precision, QuantizationPlan
-from quant.schemes.rewrite import PlannedScheme
+from quant.schemes.planned import PlannedScheme
 
 Doubles = npt.NDArray[np.float64]
 PRECISIONS: tuple[Precision, ...] = ("static", "static16", "dynamic", "weight8", "weight4")

@@ -144,11 +144,11 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from calibration.profile import Profile
     from edge.model.checkpoint import load_experiment
     from quant.bundle import quantize_checkpoint
-    from quant.precision.scales import observe
+    from quant.precision.scales import make_plan
 
     experiment = load_experiment(bundle_dir("fp32").parent / "reference")
     profile = Profile.load(experiment.path / "calibration.profile")
-    plan = observe(experiment, profile, "static16")
+    plan = make_plan(experiment, profile, "static16")
     return quantize_checkpoint(experiment.path, plan, tmp_path_factory.mktemp("wide") / "static16").directory
 
 

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.histogram import Site
+from calibration.histogram import ActivationStats
 from calibration.profile import WEIGHT_ONE, CalibrationOptions, Header, Profile, Routing
 from edge.model.checkpoint import Experiment
 from edge.model.config import ModelConfig
 from edge.model.feedforward import FeedForward, MoeFeedForward
 from edge.model.u2pp import U2pp
-from edge.runtime.audio import Resampler, read_blocks, to_mono_float
+from edge.runtime.audio import read_resampled
 from edge.runtime.errors import AudioError, EdgeError, OptionsError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions
@@ -56,20 +56,12 @@ def supported_chunks(config: ModelConfig, wanted: tuple[int, ...]) -> tuple[tupl
 
 
 def load_features(audio: Path, options: FeatureOptions, max_seconds: float, right_context: int) -> tuple[Frames, int]:
-    """Filter bank ``(frames, mel)`` float32 of a recording as the recognizer computes it, and its samples at the
-    model's rate; of the first ``max_seconds``.
+    """Raw filter bank ``(frames, mel)`` of a recording's first ``max_seconds``, and its samples at the model's rate.
 
     Raises:
         AudioError: naming the file: unreadable, empty, damaged, not finite, or too short for one encoder frame.
     """
-    block = next(read_blocks(audio, max_seconds), None)
-    if block is None:
-        raise AudioError(f"{audio}: expected audio, found a header and no samples; record or copy it again")
-    try:
-        resampler = Resampler(block[1], options.sample_rate)
-        samples = np.concatenate([resampler.accept(to_mono_float(block[0])), resampler.finish()])
-    except AudioError as error:
-        raise AudioError(f"{audio}: {error}") from None
+    samples, _ = read_resampled(audio, options.sample_rate, max_seconds)
     features = StreamingFbank(options).accept(samples)
     if len(features) <= right_context:
         least = options.frame_length_ms + right_context * options.frame_shift_ms
@@ -80,10 +72,10 @@ def load_features(audio: Path, options: FeatureOptions, max_seconds: float, righ
     return features, len(samples)
 
 
-class Observer:
-    """A model with hooks on its layers; one ``observe`` per utterance.
+class StatisticsCollector:
+    """A model with hooks on its layers; one ``collect`` per utterance.
 
-    Not observed, as it is never quantized: router gates, depthwise convolutions, norms, embeddings.
+    Left out, as it is never quantized: router gates, depthwise convolutions, norms, embeddings.
     """
 
     def __init__(self, experiment: Experiment, options: CalibrationOptions) -> None:
@@ -95,7 +87,7 @@ class Observer:
             experiment.path.resolve().name, experiment.sha256, options, sample_rate=self.features.sample_rate
         )
         self._begin()
-        self._empty: dict[str, dict[str, Any]] = {"sites": {}, "outputs": {}, "borrowed": {}, "routing": {}}
+        self._empty: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}, "borrowed": {}, "routing": {}}
         for path, module in self.model.named_modules():
             self._attach(path, module)
 
@@ -108,7 +100,7 @@ class Observer:
         """``load_features`` for this model."""
         return load_features(audio, self.features, self.options.max_seconds, self.config.encoder.right_context)
 
-    def observe(self, name: str, features: Frames, samples: int) -> Profile:
+    def collect(self, name: str, features: Frames, samples: int) -> Profile:
         """The profile of one utterance, which depends on nothing but this utterance.
 
         Args:
@@ -131,9 +123,9 @@ class Observer:
 
     def _begin(self, name: str = "") -> None:
         self._utterance, self._pass = name, 0
-        self._tables: dict[str, dict[str, Any]] = {"sites": {}, "outputs": {}, "borrowed": {}, "routing": {}}
+        self._tables: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}, "borrowed": {}, "routing": {}}
         self._memory: dict[str, Tensor] = {}
-        self._last: tuple[Tensor, int, Site] | None = None
+        self._last: tuple[Tensor, int, ActivationStats] | None = None
 
     def _run(self, feats: Tensor, chunk: int) -> None:
         """Encoder and CTC in one mode, then the decoders on what was recognised in that mode."""
@@ -156,17 +148,20 @@ class Observer:
             self._empty["routing"][path] = Routing(zeros, zeros, np.zeros(passes, np.int64), module.active)
             for expert in range(experts):
                 for layer in ("w_1", "w_2"):
-                    self._empty["borrowed"][f"{path}.experts.{expert}.{layer}"] = Site.empty()
+                    self._empty["borrowed"][f"{path}.experts.{expert}.{layer}"] = ActivationStats.empty()
             module.register_forward_pre_hook(lambda m, args: self._see_moe(path, m, args[0]))
         elif isinstance(module, nn.Linear) and name != "gate":
-            self._empty["sites"][path] = Site.empty()
-            module.register_forward_pre_hook(lambda m, args: self._see("sites", path, args[0], rows=-1))
+            self._empty["inputs"][path] = ActivationStats.empty()
+            module.register_forward_pre_hook(lambda m, args: self._see("inputs", path, args[0], rows=-1))
         elif isinstance(module, nn.Conv1d) and module.groups == 1 and module.kernel_size == (1,):
-            self._empty["sites"][path] = Site.empty()
-            module.register_forward_pre_hook(lambda m, args: self._see("sites", path, args[0], rows=2))
+            self._empty["inputs"][path] = ActivationStats.empty()
+            module.register_forward_pre_hook(lambda m, args: self._see("inputs", path, args[0], rows=2))
         elif isinstance(module, nn.Conv2d):
-            self._empty["sites"][path], self._empty["outputs"][path] = Site.empty(), Site.empty()
-            module.register_forward_pre_hook(lambda m, args: self._see("sites", path, args[0], rows=2))
+            self._empty["inputs"][path], self._empty["outputs"][path] = (
+                ActivationStats.empty(),
+                ActivationStats.empty(),
+            )
+            module.register_forward_pre_hook(lambda m, args: self._see("inputs", path, args[0], rows=2))
         elif isinstance(module, nn.ReLU) and path.startswith("encoder.embed.conv."):
             convolution = f"encoder.embed.conv.{int(name) - 1}"  # WeNet: convolution and ReLU in turn
             module.register_forward_hook(lambda m, args, out: self._see("outputs", convolution, out, rows=2))
@@ -180,7 +175,7 @@ class Observer:
             self._memory[path] = x
         if self._last is None or self._last[0] is not x or self._last[1] != rows:
             count = x.numel() // x.size(-1) if rows < 0 else x.size(rows)
-            self._last = (x, rows, self._site(path, x, count))  # query, key and value share one input
+            self._last = (x, rows, self._statistics(path, x, count))  # query, key and value share one input
         self._add(kind, path, self._last[2])
 
     def _see_moe(self, path: str, module: nn.Module, x: Tensor) -> None:
@@ -194,22 +189,23 @@ class Observer:
         rows[self._pass] = len(frames)
         self._add("routing", path, Routing(tables[0], tables[1], rows, module.active))
         some = frames[:: self.options.all_experts_every]
-        site = self._site(path, some, len(some))
+        statistics = self._statistics(path, some, len(some))
         for index, expert in enumerate(module.experts):
             assert isinstance(expert, FeedForward)
             hidden = expert.activation(expert.w_1.forward(some))  # not expert.w_1(...): its hook counts routed frames
             name = f"{path}.experts.{index}"
-            self._add("borrowed", f"{name}.w_1", site)
-            self._add("borrowed", f"{name}.w_2", self._site(f"{name}.w_2", hidden, len(some)))
+            self._add("borrowed", f"{name}.w_1", statistics)
+            self._add("borrowed", f"{name}.w_2", self._statistics(f"{name}.w_2", hidden, len(some)))
 
-    def _site(self, path: str, x: Tensor, rows: int) -> Site:
-        site = Site.of(x.numpy(), rows)
-        if site.seen and not (np.isfinite(site.low) and np.isfinite(site.high)):
+    def _statistics(self, path: str, x: Tensor, rows: int) -> ActivationStats:
+        statistics = ActivationStats.of(x.numpy(), rows)
+        if statistics.seen and not (np.isfinite(statistics.low) and np.isfinite(statistics.high)):
             raise CalibrationError(
-                f"{path}: expected finite activations, found {site.low} to {site.high} for {self._utterance}; "
-                "the model overflows on this recording: listen to it, and check that train.yaml fits the checkpoint"
+                f"{path}: expected finite activations, found {statistics.low} to {statistics.high} for "
+                f"{self._utterance}; the model overflows on this recording: listen to it, and check that "
+                "train.yaml fits the checkpoint"
             )
-        return site
+        return statistics
 
     def _add(self, kind: str, path: str, value: Any) -> None:
         table = self._tables[kind]
@@ -229,8 +225,8 @@ def route(module: MoeFeedForward, frames: Tensor) -> tuple[NDArray[np.int64], ND
 class RoutingCounter:
     """Counts the frames per encoder expert, and nothing else: a quick look at an utterance."""
 
-    def __init__(self, observer_model: U2pp, chunks: tuple[int, ...]) -> None:
-        self.model, self.chunks = observer_model, chunks
+    def __init__(self, model: U2pp, chunks: tuple[int, ...]) -> None:
+        self.model, self.chunks = model, chunks
         self._counts: dict[str, NDArray[np.int64]] = {}
         self.layers: dict[str, int] = {}
         for path, module in self.model.encoder.named_modules(prefix="encoder"):

@@ -13,8 +13,8 @@ from calibration_helpers import MOE_DECODER, centre
 from numpy.typing import NDArray
 from runtime_helpers import audio
 
-from calibration.histogram import BINS, Site, bin_index, count, edges
-from calibration.observe import CalibrationError, Observer, RoutingCounter, load_features, supported_chunks
+from calibration.collect import CalibrationError, RoutingCounter, StatisticsCollector, load_features, supported_chunks
+from calibration.histogram import BINS, ActivationStats, bin_index, count, edges
 from calibration.profile import WEIGHT_ONE, CalibrationOptions, Profile
 from edge.export.convert import convert
 from edge.model.checkpoint import Experiment, load_experiment
@@ -52,7 +52,7 @@ def features(experiment: Experiment, speech: NDArray[np.float32]) -> NDArray[np.
 
 @pytest.fixture(scope="module")
 def profile(experiment: Experiment, features: NDArray[np.float32]) -> Profile:
-    return Observer(experiment, OPTIONS).observe("a", features, 32000)
+    return StatisticsCollector(experiment, OPTIONS).collect("a", features, 32000)
 
 
 def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -82,9 +82,13 @@ def test_subsampling_and_first_experts_by_hand(
     weights = experiment.weights
     normed = torch.from_numpy(features) - weights["encoder.global_cmvn.mean"]
     normed = normed * weights["encoder.global_cmvn.istd"]
-    site = profile.sites["encoder.embed.conv.0"]
-    assert (site.rows, site.low, site.high) == (2 * len(features), float(normed.min()), float(normed.max()))
-    assert np.array_equal(site.counts, 2 * histogram(normed.numpy()))
+    statistics = profile.inputs["encoder.embed.conv.0"]
+    assert (statistics.rows, statistics.low, statistics.high) == (
+        2 * len(features),
+        float(normed.min()),
+        float(normed.max()),
+    )
+    assert np.array_equal(statistics.counts, 2 * histogram(normed.numpy()))
 
     with torch.inference_mode():
         model = experiment.build().encoder
@@ -95,7 +99,7 @@ def test_subsampling_and_first_experts_by_hand(
             assert (out.rows, out.low, out.high) == (2 * values.size(2), 0.0, pytest.approx(float(values.max()), 1e-5))
             assert out.counts.sum() == 2 * values.numel()
         flat = second.transpose(1, 2).flatten(2)
-        assert profile.sites["encoder.embed.out.0"].counts.sum() == 2 * flat.numel()
+        assert profile.inputs["encoder.embed.out.0"].counts.sum() == 2 * flat.numel()
         layer: Any = model.encoders[0]
         frames = layer.norm_ff_macaron(model.embed.out(flat) * model.config.output_size**0.5)[0]
 
@@ -111,10 +115,10 @@ def test_subsampling_and_first_experts_by_hand(
         assert routing.counts[:, expert].tolist() == [mine.sum()] * 2
         weight = share[order == expert].sum()
         assert routing.weights[:, expert] == pytest.approx([weight * WEIGHT_ONE] * 2, abs=len(frames) + weight)
-        w_1 = profile.sites[f"{path}.experts.{expert}.w_1"]
+        w_1 = profile.inputs[f"{path}.experts.{expert}.w_1"]
         assert w_1.rows == 2 * mine.sum() and np.array_equal(w_1.counts, 2 * histogram(frames[mine].numpy()))
         key = f"{path}.experts.{expert}.w_1"
-        for table, rows in ((profile.sites, mine), (profile.borrowed, np.arange(len(frames)) % 4 == 0)):
+        for table, rows in ((profile.inputs, mine), (profile.borrowed, np.arange(len(frames)) % 4 == 0)):
             hidden = frames[rows].numpy() @ weights[f"{key}.weight"].numpy().T + weights[f"{key}.bias"].numpy()
             hidden = hidden / (1 + np.exp(-hidden))
             w_2 = table[f"{path}.experts.{expert}.w_2"]
@@ -135,15 +139,15 @@ def test_every_layer_is_listed_and_only_those(experiment: Experiment, profile: P
         and value.ndim > 1
         and not any(x in key for x in (".gate.", "depthwise", ".embed.0."))
     }
-    assert set(profile.sites) == wanted
+    assert set(profile.inputs) == wanted
     assert set(profile.outputs) == {"encoder.embed.conv.0", "encoder.embed.conv.2"}
     assert set(profile.borrowed) == {path for path in wanted if ".experts." in path}
-    assert all(site.seen for path, site in profile.sites.items() if ".experts." not in path)
+    assert all(statistics.seen for path, statistics in profile.inputs.items() if ".experts." not in path)
     # A causal convolution of kernel 5 also sees the 4 zeros that it starts with.
-    attention = profile.sites["encoder.encoders.0.self_attn.linear_q"].rows
-    assert profile.sites["encoder.encoders.0.conv_module.pointwise_conv1"].rows == attention + 2 * 4
-    assert profile.sites["encoder.encoders.0.self_attn.linear_pos"].rows == attention
-    assert profile.sites["encoder.encoders.0.self_attn.linear_pos"].high == 1.0
+    attention = profile.inputs["encoder.encoders.0.self_attn.linear_q"].rows
+    assert profile.inputs["encoder.encoders.0.conv_module.pointwise_conv1"].rows == attention + 2 * 4
+    assert profile.inputs["encoder.encoders.0.self_attn.linear_pos"].rows == attention
+    assert profile.inputs["encoder.encoders.0.self_attn.linear_pos"].high == 1.0
 
 
 def test_routing_equals_the_exported_graphs(
@@ -153,7 +157,7 @@ def test_routing_equals_the_exported_graphs(
     recognizer = Recognizer.load(convert(folder, tmp_path / "bundle").directory, EngineConfig(threads=1))
     options = CalibrationOptions(chunks=(4, 16, -1))
     features = StreamingFbank(experiment.config.features).accept(speech)
-    profile = Observer(experiment, options).observe("a", features, len(speech))
+    profile = StatisticsCollector(experiment, options).collect("a", features, len(speech))
     counter = RoutingCounter(experiment.build(), options.chunks)
     quick = dict(zip(counter.layers, counter.count(features)))
     for index, chunk in enumerate(options.chunks):
@@ -175,16 +179,16 @@ def test_routing_equals_the_exported_graphs(
 
 
 def test_chunk_pass_sees_what_the_streamed_model_sees(experiment: Experiment, features: NDArray[np.float32]) -> None:
-    profile = Observer(experiment, CalibrationOptions(chunks=(4,))).observe("a", features, 0)
+    profile = StatisticsCollector(experiment, CalibrationOptions(chunks=(4,))).collect("a", features, 0)
     model, seen = experiment.build(), []
     path = "encoder.encoders.1.self_attn.linear_q"
     model.get_submodule(path).register_forward_pre_hook(lambda module, args: seen.append(args[0][0]))
     with torch.inference_mode():
         model.encoder.forward_chunk_by_chunk(torch.from_numpy(features)[None], 4)
-    streamed, site = torch.cat(seen).numpy(), profile.sites[path]
-    assert site.rows == len(streamed)
-    assert (site.low, site.high) == pytest.approx((streamed.min(), streamed.max()), rel=1e-4)
-    assert np.abs(site.counts - histogram(streamed)).sum() <= 0.02 * site.counts.sum()
+    streamed, statistics = torch.cat(seen).numpy(), profile.inputs[path]
+    assert statistics.rows == len(streamed)
+    assert (statistics.low, statistics.high) == pytest.approx((streamed.min(), streamed.max()), rel=1e-4)
+    assert np.abs(statistics.counts - histogram(streamed)).sum() <= 0.02 * statistics.counts.sum()
 
 
 def test_decoders_see_hypotheses_without_padding(
@@ -207,11 +211,11 @@ def test_decoders_see_hypotheses_without_padding(
                 lengths.add(tokens.size(1))
             frames += memory.size(1)
     assert len(lengths) > 1, "choose another seed: all hypotheses have the same length, so nothing would be padded"
-    site = profile.sites["decoder.left_decoder.decoders.0.self_attn.linear_q"]
-    assert site.rows == rows and np.array_equal(site.counts, histogram(np.concatenate(values)))
+    statistics = profile.inputs["decoder.left_decoder.decoders.0.self_attn.linear_q"]
+    assert statistics.rows == rows and np.array_equal(statistics.counts, histogram(np.concatenate(values)))
     for side in ("left", "right"):
-        assert profile.sites[f"decoder.{side}_decoder.output_layer"].rows == rows
-        assert profile.sites[f"decoder.{side}_decoder.decoders.0.src_attn.linear_k"].rows == frames
+        assert profile.inputs[f"decoder.{side}_decoder.output_layer"].rows == rows
+        assert profile.inputs[f"decoder.{side}_decoder.decoders.0.src_attn.linear_k"].rows == frames
         routing = profile.routing[f"decoder.{side}_decoder.decoders.0.feed_forward"]
         assert routing.frames.sum() == rows and routing.counts.sum() == 2 * rows
         assert routing.weights.sum() == pytest.approx(rows * WEIGHT_ONE, rel=1e-5)
@@ -220,20 +224,20 @@ def test_decoders_see_hypotheses_without_padding(
 def test_an_utterance_counts_the_same_whatever_came_before(
     experiment: Experiment, features: NDArray[np.float32], profile: Profile
 ) -> None:
-    observer = Observer(experiment, OPTIONS)
-    other = observer.observe("b", features[50:].copy(), 0)
-    assert other.sites != profile.sites
-    assert observer.observe("a", features, 32000).to_bytes() == profile.to_bytes()
+    observer = StatisticsCollector(experiment, OPTIONS)
+    other = observer.collect("b", features[50:].copy(), 0)
+    assert other.inputs != profile.inputs
+    assert observer.collect("a", features, 32000).to_bytes() == profile.to_bytes()
 
 
 def test_activations_that_overflow_name_layer_and_recording(
     experiment: Experiment, features: NDArray[np.float32]
 ) -> None:
-    observer = Observer(experiment, OPTIONS)
+    observer = StatisticsCollector(experiment, OPTIONS)
     with torch.no_grad():
         observer.model.get_parameter("encoder.encoders.1.norm_mha.bias")[0] = float("inf")
     with pytest.raises(CalibrationError, match=r"encoder\.encoders\.1\.self_attn\.linear_k: .*inf for bad\.wav"):
-        observer.observe("bad.wav", features, 0)
+        observer.collect("bad.wav", features, 0)
 
 
 def test_passes_that_the_model_supports(make_experiment: Callable[..., Path]) -> None:
@@ -255,11 +259,11 @@ def test_dense_transformer_with_one_decoder(
     settings = {"mlp_type": "position_wise_feed_forward", "use_dynamic_chunk": True}
     for encoder in ("transformer", "conformer"):
         folder = make_experiment(encoder=encoder, decoder="transformer", encoder_conf=settings)
-        profile = Observer(load_experiment(folder), OPTIONS).observe("a", features, 0)
+        profile = StatisticsCollector(load_experiment(folder), OPTIONS).collect("a", features, 0)
         assert profile.routing == {} and profile.borrowed == {}
-        assert profile.sites["encoder.encoders.1.feed_forward.w_2"].seen
-        assert profile.sites["decoder.decoders.0.src_attn.linear_v"].seen
-        assert all(site.seen for site in profile.sites.values())
+        assert profile.inputs["encoder.encoders.1.feed_forward.w_2"].seen
+        assert profile.inputs["decoder.decoders.0.src_attn.linear_v"].seen
+        assert all(statistics.seen for statistics in profile.inputs.values())
 
 
 def test_features_are_the_recognizers(tmp_path: Path) -> None:
@@ -299,5 +303,5 @@ def test_audio_that_cannot_be_used(tmp_path: Path, make: Callable[[], Any], mess
 def test_sites_add_up() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(0, 3, (60, 7)).astype(np.float32)
-    parts = [Site.of(values[i::3]) for i in range(3)]
-    assert parts[2] + Site.empty() + parts[0] + parts[1] == Site.of(values)
+    parts = [ActivationStats.of(values[i::3]) for i in range(3)]
+    assert parts[2] + ActivationStats.empty() + parts[0] + parts[1] == ActivationStats.of(values)
