@@ -100,20 +100,6 @@ class Agreement:
             row["set_same"], row["best_same"] = mode.set_same, mode.best_same
         return data
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Agreement:
-        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for anything else."""
-        modes = tuple(
-            ModeAgreement(
-                mode["mode"],
-                mode["chunk"],
-                tuple(LayerAgreement(**layer) for layer in mode["layers"]),
-                LogProbError(**mode["log_probs"]),
-            )
-            for mode in data["modes"]
-        )
-        return cls(**{**data, "modes": modes})
-
 
 def measure_agreement(
     baseline: Path,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from edge.runtime.errors import AudioError
 from edge.runtime.features import recording_features
 from edge.runtime.search import CtcPrefixBeamSearch
 from quant.precision.plan import QuantizationPlan
+from quant.precision.sensitivity_result import ExpertError, PartError, Sensitivity
 from quant.precision.simulate import simulated
 
 HYPOTHESES = 4
@@ -35,64 +35,6 @@ HYPOTHESES = 4
 
 Progress = Callable[[int, int], None]
 """Called with parts done and parts in all."""
-
-
-@dataclass(frozen=True)
-class PartError:
-    """``path`` alone in its precision. ``routing``: share of frames whose set of experts is unchanged, mean over the
-    MoE layers after it (of the encoder, or of its decoder); None when there are none."""
-
-    path: str
-    precision: str  # as planned, e.g. static; two kinds in one part are joined by +
-    kl: float  # mean over frames or tokens, nats
-    kl_largest: float
-    routing: float | None
-
-
-@dataclass(frozen=True)
-class ExpertError:
-    """One expert alone. ``rows``: frames or tokens of these utterances that passed through it; with 0 nothing was
-    measured and ``kl`` is 0."""
-
-    layer: str
-    expert: int
-    precision: str
-    borrowed: bool  # its activation scales
-    rows: int
-    kl: float
-    routing: float | None
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What :func:`measure_sensitivity` found. ``parts`` and ``experts`` are in the order of the model."""
-
-    checkpoint_sha256: str
-    scheme: str
-    utterances: int
-    seconds: float  # of audio
-    frames: int  # of the encoder
-    tokens: int  # scored by each decoder
-    chunk: int  # encoder frames per chunk; -1: full context
-    encoder: PartError  # everything quantized: CTC
-    decoder: PartError  # everything quantized: decoder, encoder included
-    parts: tuple[PartError, ...]
-    experts: tuple[ExpertError, ...]
-
-    def worst(self, count: int = 10) -> list[PartError]:
-        """The parts that cost most, worst first."""
-        return sorted(self.parts, key=lambda part: -part.kl)[:count]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Sensitivity:
-        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for anything else."""
-        whole = {key: PartError(**data[key]) for key in ("encoder", "decoder")}
-        parts = tuple(PartError(**part) for part in data["parts"])
-        return cls(**{**data, **whole, "parts": parts, "experts": tuple(ExpertError(**e) for e in data["experts"])})
 
 
 def measure_sensitivity(

@@ -29,7 +29,8 @@ from quant.measure.wer.measure import choose_modes, measure_wer, rates
 from quant.precision.observer_model import quiet
 from quant.precision.plan import QuantizationPlan, covers
 from quant.precision.scales import Replay
-from quant.precision.sensitivity import ExpertError, PartError, Sensitivity, measure_sensitivity
+from quant.precision.sensitivity import measure_sensitivity
+from quant.precision.sensitivity_result import ExpertError, PartError, Sensitivity
 
 Report = Callable[[str], None]
 

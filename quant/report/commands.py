@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.profile import DEFAULT_RULE
 from edge.runtime.manifest import Manifest
+from quant.measure.bench.measure import BenchResult
+from quant.measure.wer.measure import WerReport
 from quant.report.data import rule_of
 
 if TYPE_CHECKING:
-    from quant.report.measurements import Request
+    from quant.report.measurements import ReportRequest
 
 
 def commands(
-    request: Request, baseline: Manifest, bundle: Manifest, wer: dict[str, Any] | None, bench: dict[str, Any] | None
+    request: ReportRequest, baseline: Manifest, bundle: Manifest, wer: WerReport | None, bench: BenchResult | None
 ) -> dict[str, str]:
     """By step: convert, calibrate, quantize, tune, wer, bench, sensitivity, report."""
     checkpoint = str(request.checkpoint or bundle.source.checkpoint or "CKPT")
@@ -48,9 +50,9 @@ def commands(
         "sensitivity": _report(request, data, threads, checkpoint=checkpoint),
     }
     if request.wer and wer:
-        found["wer"] = str(wer["command"])
+        found["wer"] = wer.command
     if request.bench and bench:
-        found["bench"] = str(bench["command"])
+        found["bench"] = bench.command
     return found
 
 
@@ -75,7 +77,7 @@ def _quantize(bundle: Manifest, profile: str) -> list[str]:
     return words + (["--reencode"] if bundle.stream.reencode else [])
 
 
-def _report(request: Request, data: list[str], threads: list[str], checkpoint: str | None) -> str:
+def _report(request: ReportRequest, data: list[str], threads: list[str], checkpoint: str | None) -> str:
     """The report itself; ``checkpoint`` and a profile are named even where they were not given."""
     where = [str(request.checkpoint)] if request.checkpoint else []
     profile = ["--profile", str(request.profile)] if request.profile else []
@@ -88,12 +90,12 @@ def _report(request: Request, data: list[str], threads: list[str], checkpoint: s
     return _join("report", *where, *both, *profile, *data, *given, *skip, *threads, *how, "-o", str(request.out))
 
 
-def _bench(request: Request, bench: dict[str, Any] | None) -> list[str]:
+def _bench(request: ReportRequest, bench: BenchResult | None) -> list[str]:
     words = ["--seconds", f"{request.seconds:g}"]
     words += ["--processes", str(request.processes)] if request.processes != 3 else []
-    if not bench or bench["synthetic"]:
+    if bench is None or bench.synthetic:
         return words
-    return words + [word for path in bench["audio"] for word in ("--audio", str(Path(path)))]
+    return words + [word for path in bench.audio for word in ("--audio", str(Path(path)))]
 
 
 def _join(*words: str) -> str:

@@ -1,8 +1,7 @@
-"""From measurements to what the report says: verdict, coverage, sizes. Plain JSON values in and out."""
+"""From measurements to what the report says: verdict, coverage, sizes."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from calibration.profile import DEFAULT_RULE, CoverageRule, Profile
+from calibration.profile import DEFAULT_RULE, CalibrationOptions, CoverageRule, Profile
 from edge.runtime.bundle import Bundle
 from quant.measure.agreement import Agreement
 from quant.measure.bench.machine import bundle_id
+from quant.measure.bench.measure import BenchResult
+from quant.measure.wer.measure import ModeReport, WerReport
+from quant.measure.wer.score import Difference
+from quant.report.names import model_order, percent, points, short
 
 MAX_DROP = 0.2  # points of WER
 MIN_AGREEMENT = 0.97  # of frames, mean over layers
@@ -46,11 +49,52 @@ class Verdict:
     bars: tuple[Bar, ...]
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on disk; ``fp32``: of the baseline with all weights stored as float32."""
+
+    bundle: int
+    baseline: int
+    fp32: int
+    ratio: float  # bundle / fp32
+
+
+@dataclass(frozen=True)
+class ExpertCoverage:
+    """What one expert saw in calibration; shares are of its layer's frames and of its routing weight."""
+
+    frames: int
+    share: float
+    weight: float
+    covered: bool
+
+
+@dataclass(frozen=True)
+class LayerCoverage:
+    """One MoE layer."""
+
+    layer: str
+    experts: tuple[ExpertCoverage, ...]
+
+
+@dataclass(frozen=True)
+class CoverageTable:
+    """What every expert saw, in the order of the model."""
+
+    rule: CoverageRule
+    utterances: int
+    skipped: int
+    seconds: float
+    options: CalibrationOptions
+    layers: tuple[LayerCoverage, ...]
+    uncovered: tuple[str, ...]
+
+
 def decide(
-    wer: dict[str, Any] | None,
+    wer: WerReport | None,
     agreement: Agreement | None,
-    size: dict[str, Any],
-    bench: dict[str, Any] | None,
+    size: Sizes,
+    bench: BenchResult | None,
     parameters: int,
 ) -> Verdict:
     """Accuracy is a condition, size and speed are what is bought with it."""
@@ -87,32 +131,45 @@ def decide(
     return Verdict("Do not ship", why, "bad", bars)
 
 
-def drop_bar(wer: dict[str, Any] | None) -> Bar:
+def compared(wer: WerReport | None) -> list[tuple[ModeReport, Interval]]:
+    """Modes whose difference could be measured, with it."""
+    found = [(mode, measured(mode.difference)) for mode in (wer.modes if wer else ())]
+    return [(mode, interval) for mode, interval in found if interval is not None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference in points of WER, and its 95 % interval."""
+
+    points: float
+    low: float
+    high: float
+
+
+def measured(difference: Difference | None) -> Interval | None:
+    """None where there is no baseline, or no reference word."""
+    if difference is None or difference.points is None or difference.low is None or difference.high is None:
+        return None
+    return Interval(difference.points, difference.low, difference.high)
+
+
+def drop_bar(wer: WerReport | None) -> Bar:
     """The largest rise of WER over all modes."""
     title, limit_text = "WER drop, worst mode", f"at most {MAX_DROP:.1f} points"
-    rows = [m for m in wer["modes"] if m["difference"] and m["difference"]["points"] is not None] if wer else []
+    rows = compared(wer)
     if not rows:
         return Bar("drop", title, None, MAX_DROP, "–", limit_text, None, "not measured")
-    worst = max(rows, key=lambda mode: mode["difference"]["points"])
-    difference = worst["difference"]
-    note = f"{worst['title']}; 95 % interval {points(difference['low'])} to {points(difference['high'])}"
-    passed = difference["points"] <= MAX_DROP + 1e-9
-    above = sum(row["difference"]["points"] > MAX_DROP + 1e-9 for row in rows)
-    if passed and difference["high"] > MAX_DROP:
+    mode, worst = max(rows, key=lambda row: row[1].points)
+    note = f"{mode.title}; 95 % interval {points(worst.low)} to {points(worst.high)}"
+    passed = worst.points <= MAX_DROP + 1e-9
+    above = sum(interval.points > MAX_DROP + 1e-9 for _, interval in rows)
+    if passed and worst.high > MAX_DROP:
         note += ", which reaches beyond the limit: more audio would tell"
-    elif not passed and difference["low"] <= MAX_DROP:
+    elif not passed and worst.low <= MAX_DROP:
         note += ", too wide to be certain: more audio would tell"
     note += f"; {above} of {len(rows)} modes above the limit" if above else ""
-    return Bar(
-        "drop",
-        title,
-        difference["points"],
-        MAX_DROP,
-        f"{points(difference['points'])} points",
-        limit_text,
-        passed,
-        note,
-    )
+    text = f"{points(worst.points)} points"
+    return Bar("drop", title, worst.points, MAX_DROP, text, limit_text, passed, note)
 
 
 def agreement_bar(agreement: Agreement | None) -> Bar:
@@ -130,38 +187,37 @@ def agreement_bar(agreement: Agreement | None) -> Bar:
     return Bar("agreement", title, worst.set_same, MIN_AGREEMENT, percent(worst.set_same), limit_text, passed, note)
 
 
-def size_bar(size: dict[str, Any]) -> Bar:
+def size_bar(size: Sizes) -> Bar:
     """On disk, against fp32 storage whatever the baseline's is."""
-    value = size["ratio"]
-    note = f"{size['bundle'] / 1e6:.1f} MB, {size['fp32'] / 1e6:.1f} MB as fp32"
-    if size["baseline"] != size["fp32"]:
-        note += f" ({size['baseline'] / 1e6:.1f} MB on disk, weights stored as fp16)"
+    value = size.ratio
+    note = f"{size.bundle / 1e6:.1f} MB, {size.fp32 / 1e6:.1f} MB as fp32"
+    if size.baseline != size.fp32:
+        note += f" ({size.baseline / 1e6:.1f} MB on disk, weights stored as fp16)"
     return Bar(
         "size", "Size on disk", value, MAX_SIZE, f"{value:.2f} ×", f"at most {MAX_SIZE:.2f} ×", value <= MAX_SIZE, note
     )
 
 
-def chunk_bar(bench: dict[str, Any] | None, parameters: int) -> Bar:
+def chunk_bar(bench: BenchResult | None, parameters: int) -> Bar:
     """Median chunk time against the baseline's, in the interleaved run."""
     title, limit_text = "Chunk time, median", f"at most {MAX_CHUNK:.2f} ×"
-    ratio = bench["ratios"].get("chunk") if bench else None
-    if bench is None or ratio is None:
+    ratio = bench.ratios.get("chunk") if bench else None
+    if bench is None or bench.baseline is None or ratio is None:
         return Bar("chunk", title, None, MAX_CHUNK, "–", limit_text, None, "not measured")
-    value = ratio["value"]
-    note = f"{bench['bundle']['chunk']['p50']:.2f} ms against {bench['baseline']['chunk']['p50']:.2f} ms"
-    if ratio["low"] is not None:
-        note += f"; 95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}"
-    passed = value <= MAX_CHUNK
+    note = f"{bench.bundle.chunk.p50:.2f} ms against {bench.baseline.chunk.p50:.2f} ms"
+    if ratio.low is not None:
+        note += f"; 95 % interval {ratio.low:.2f} to {ratio.high:.2f}"
+    passed = ratio.value <= MAX_CHUNK
     if not passed and parameters < SMALL:
         note += f". A model of {parameters / 1e6:.1f} M parameters is too small to gain much"
-    return Bar("chunk", title, value, MAX_CHUNK, f"{value:.2f} ×", limit_text, passed, note)
+    return Bar("chunk", title, ratio.value, MAX_CHUNK, f"{ratio.value:.2f} ×", limit_text, passed, note)
 
 
-def sizes(baseline: Bundle, bundle: Bundle) -> dict[str, Any]:
+def sizes(baseline: Bundle, bundle: Bundle) -> Sizes:
     """Bytes on disk of both, and of the baseline with all weights stored as float32."""
     small, large = bundle_id(bundle).bytes, bundle_id(baseline).bytes
     fp32 = large + sum(2 * _halves(path) for path in (baseline.encoder, baseline.decoder))
-    return {"bundle": small, "baseline": large, "fp32": fp32, "ratio": small / fp32}
+    return Sizes(small, large, fp32, small / fp32)
 
 
 def _halves(graph: Path) -> int:
@@ -177,92 +233,25 @@ def _halves(graph: Path) -> int:
     return total
 
 
-def coverage(profile: Profile, rule: CoverageRule = DEFAULT_RULE) -> dict[str, Any]:
+def coverage(profile: Profile, rule: CoverageRule = DEFAULT_RULE) -> CoverageTable:
     """By MoE layer in the order of the model: what each expert saw in calibration."""
-    layers: dict[str, list[dict[str, Any]]] = {}
+    layers: dict[str, list[ExpertCoverage]] = {}
     for entry in profile.coverage(rule):
-        layers.setdefault(entry.layer, []).append(
-            {"frames": entry.frames, "share": entry.share, "weight": entry.weight, "covered": entry.covered}
-        )
+        expert = ExpertCoverage(entry.frames, entry.share, entry.weight, entry.covered)
+        layers.setdefault(entry.layer, []).append(expert)
     header = profile.header
-    return {
-        "rule": dataclasses.asdict(rule),
-        "utterances": len(header.utterances),
-        "skipped": len(header.skipped),
-        "seconds": profile.seconds,
-        "options": dataclasses.asdict(header.options),
-        "layers": [{"layer": name, "experts": layers[name]} for name in sorted(layers, key=model_order)],
-        "uncovered": sorted(profile.uncovered(rule), key=model_order),
-    }
+    return CoverageTable(
+        rule=rule,
+        utterances=len(header.utterances),
+        skipped=len(header.skipped),
+        seconds=profile.seconds,
+        options=header.options,
+        layers=tuple(LayerCoverage(name, tuple(layers[name])) for name in sorted(layers, key=model_order)),
+        uncovered=tuple(sorted(profile.uncovered(rule), key=model_order)),
+    )
 
 
 def rule_of(calibration: dict[str, Any]) -> CoverageRule:
     """Of coverage, that a bundle was made with."""
     rule = (calibration.get("coverage") or {}).get("rule")
     return CoverageRule(**rule) if isinstance(rule, dict) else DEFAULT_RULE
-
-
-def model_order(path: str) -> tuple[Any, ...]:
-    """Sorts module paths as audio passes through them."""
-    steps = path.split(".")
-    kinds = ("embed", "feed_forward_macaron", "self_attn", "src_attn", "conv_module", "feed_forward", "output_layer")
-    room = 0 if path.startswith("encoder") else 1 if path.startswith("ctc") else 2
-    side = 1 if "right_decoder" in steps else 0
-    place = next(
-        (int(step) for i, step in enumerate(steps) if step.isdigit() and steps[i - 1] in ("encoders", "decoders")), -1
-    )
-    if "output_layer" in steps:
-        place = 1 << 30
-    kind = next((i for i, name in enumerate(kinds) if name in steps), -1)
-    return (room, side, place, kind, [int(step) if step.isdigit() else -1 for step in steps], path)
-
-
-_NAMES = {
-    "feed_forward_macaron": "feed-forward 1",
-    "feed_forward": "feed-forward 2",
-    "self_attn": "attention",
-    "src_attn": "source attention",
-    "conv_module": "convolution",
-}
-
-
-def short(path: str) -> str:
-    """A module path for people, e.g. "block 3 feed-forward 2, expert 5, w_1"; unknown ones as they are."""
-    steps = path.split(".")
-    if path.startswith("encoder.embed"):
-        return " ".join(["subsampling", *steps[2:]])
-    if steps[0] == "ctc":
-        return "CTC"
-    if steps[-1] == "output_layer":
-        return f"{_side(steps)} output"
-    number = next((i for i, step in enumerate(steps) if step in ("encoders", "decoders")), None)
-    if number is None or len(steps) < number + 2:
-        return path
-    place = f"block {steps[number + 1]}" if steps[0] == "encoder" else f"{_side(steps)} {steps[number + 1]}"
-    rest = steps[number + 2 :]
-    if not rest:
-        return place
-    name = _NAMES.get(rest[0], rest[0])
-    if steps[0] == "decoder" and rest[0] == "feed_forward":
-        name = "feed-forward"
-    if rest[1:2] == ["experts"] and len(rest) > 2:
-        name += f", expert {rest[2]}"
-        rest = rest[2:]
-    return ", ".join([f"{place} {name}", *rest[1:]])
-
-
-def _side(steps: list[str]) -> str:
-    return {"left_decoder": "left decoder", "right_decoder": "right decoder"}.get(steps[1], "decoder")
-
-
-def points(value: float) -> str:
-    """Signed, two digits, with a real minus."""
-    return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
-
-
-def percent(value: float) -> str:
-    """A share with as many digits as it needs: 100 % is said of all only."""
-    text = f"{100 * value:.1f}"
-    if text == "100.0" and value < 1.0:
-        text = "> 99.9"
-    return f"{text} %"

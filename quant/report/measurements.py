@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calibration.corpus import Utterance, spread
 from calibration.profile import Profile
 from edge.runtime.bundle import Bundle, sha256
 from edge.runtime.engines.config import EngineConfig
-from edge.runtime.errors import EdgeError
 from edge.runtime.recognizer import Recognizer
+from edge.system.console import Say
+from edge.system.files import write_json
 from edge.system.progress import Ticker
-from quant.measure.agreement import measure_agreement
+from quant.measure.agreement import Agreement, measure_agreement
 from quant.measure.bench.machine import bundle_id, machine, versions
+from quant.measure.bench.measure import BenchResult
 from quant.measure.wer.compare import Selection
-from quant.report.data import model_order
+from quant.measure.wer.measure import WerReport
+from quant.precision.sensitivity_result import Sensitivity
+from quant.report.decode import ReportError, decode
+from quant.report.names import model_order
 from quant.schemes.registry import SCHEMES
 
 PARTS = ("wer", "bench", "agreement", "sensitivity")
 SCHEMA_VERSION = 1
+T = TypeVar("T")
 _BENCH_RECORDINGS = 6
-
-Say = Callable[[str], None]
-
-
-class ReportError(EdgeError, ValueError):
-    """A report that cannot be made as asked."""
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What ``u2edge report`` was asked for."""
 
     baseline: Path
@@ -56,20 +57,20 @@ class Store:
     """Measurements, each made once."""
 
     def __init__(
-        self, request: Request, baseline: Bundle, bundle: Bundle, corpus: Sequence[Utterance], say: Say
+        self, request: ReportRequest, baseline: Bundle, bundle: Bundle, corpus: Sequence[Utterance], say: Say
     ) -> None:
         self._request, self._corpus, self._say = request, corpus, say
         self._ids = [bundle_id(baseline).sha256, bundle_id(bundle).sha256]
         self._manifest, self._folder = bundle.manifest, request.out / "measurements"
         self._audio: str | None = None
 
-    def wer(self) -> dict[str, Any] | None:
+    def wer(self) -> WerReport | None:
         """All modes, or None when there is nothing to measure on."""
         request = self._request
         if not self._wanted("wer") or request.selection is None or not any(u.text for u in self._corpus):
             return None
 
-        def make() -> dict[str, Any]:
+        def make() -> WerReport:
             from quant.measure.wer.compare import report
             from quant.measure.wer.measure import choose_modes, measure_wer
 
@@ -83,44 +84,43 @@ class Store:
                     cache = self._folder / "transcripts"
                     measured.append(measure_wer(recognizer, self._corpus, modes, cache=cache, progress=ticker.show))
             assert request.selection is not None
-            return asdict(report(self._corpus, request.selection, measured[1], measured[0]))
+            return report(self._corpus, request.selection, measured[1], measured[0])
 
-        return self._once("wer", [self._digest(), [str(p) for p in request.selection.manifests]], make)
+        return self._once("wer", WerReport, [self._digest(), [str(p) for p in request.selection.manifests]], make)
 
-    def bench(self) -> dict[str, Any] | None:
+    def bench(self) -> BenchResult | None:
         """Both bundles interleaved."""
         if not self._wanted("bench"):
             return None
         request, system = self._request, machine()
 
-        def make() -> dict[str, Any]:
+        def make() -> BenchResult:
             from quant.measure.bench.measure import BenchOptions, bench
 
             options = BenchOptions(
                 seconds=request.seconds, processes=request.processes, engine=EngineConfig(threads=request.threads)
             )
-            return asdict(bench(request.bundle, request.baseline, options, bench_audio(self._corpus), self._say))
+            return bench(request.bundle, request.baseline, options, bench_audio(self._corpus), self._say)
 
         heard = [sha256(path) for path in bench_audio(self._corpus)]
         asked = [request.threads, request.seconds, request.processes]
-        return self._once("bench", [heard, asked, system["cpu"], system["cores"]], make)
+        return self._once("bench", BenchResult, [heard, asked, system["cpu"], system["cores"]], make)
 
-    def agreement(self) -> dict[str, Any] | None:
+    def agreement(self) -> Agreement | None:
         """Routing, fp32 and int8."""
         if not self._wanted("agreement") or not self._corpus:
             return None
         request = self._request
 
-        def make() -> dict[str, Any]:
+        def make() -> Agreement:
             with Ticker("routing agreement") as ticker:
-                found = measure_agreement(
+                return measure_agreement(
                     request.baseline, request.bundle, self._corpus, threads=request.threads, progress=ticker.show
                 )
-            return found.to_dict()
 
-        return self._once("agreement", [self._digest()], make)
+        return self._once("agreement", Agreement, [self._digest()], make)
 
-    def sensitivity(self, profile: Profile | None) -> dict[str, Any] | None:
+    def sensitivity(self, profile: Profile | None) -> Sensitivity | None:
         """With the checkpoint, and for static int8 the profile."""
         request = self._request
         if not self._wanted("sensitivity") or not self._corpus or request.checkpoint is None:
@@ -132,7 +132,7 @@ class Store:
         probes = spread(list(self._corpus), request.probes)
         parts = [audio_digest(probes), None if request.profile is None else sha256(request.profile)]
 
-        def make() -> dict[str, Any]:
+        def make() -> Sensitivity:
             from edge.model.checkpoint import load_experiment
             from quant.precision.sensitivity import measure_sensitivity
             from quant.report.precisions import plan_of
@@ -148,12 +148,13 @@ class Store:
             with Ticker("sensitivity") as ticker:
                 dither = self._manifest.features.dither
                 found = measure_sensitivity(experiment, plan, probes, dither=dither, progress=ticker.show)
-            data = found.to_dict()
-            for key, name in (("parts", "path"), ("experts", "layer")):
-                data[key] = sorted(data[key], key=lambda row: model_order(row[name]))
-            return data
+            return replace(
+                found,
+                parts=tuple(sorted(found.parts, key=lambda part: model_order(part.path))),
+                experts=tuple(sorted(found.experts, key=lambda expert: model_order(expert.layer))),
+            )
 
-        return self._once("sensitivity", parts, make)
+        return self._once("sensitivity", Sensitivity, parts, make)
 
     def _wanted(self, part: str) -> bool:
         return part not in self._request.skip
@@ -163,22 +164,19 @@ class Store:
             self._audio = audio_digest(self._corpus)
         return self._audio
 
-    def _once(self, kind: str, key: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        text = json.dumps([SCHEMA_VERSION, kind, self._ids, key, versions()], sort_keys=True)
-        path = self._folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    def _once(self, name: str, kind: type[T], key: list[Any], make: Callable[[], T]) -> T:
+        text = json.dumps([SCHEMA_VERSION, name, self._ids, key, versions()], sort_keys=True)
+        path = self._folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         if path.is_file():
-            try:
-                data = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(data, dict):
-                    self._say(f"{kind}: as measured before ({path})")
-                    return data
-            except ValueError:  # a damaged file is measured again
-                pass
-        self._say(f"{kind}: measuring")
-        data = make()
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        write(path, text)
-        return dict(json.loads(text))  # as read back: tuples are lists
+            # A damaged file is measured again.
+            with contextlib.suppress(ValueError):
+                found = decode(kind, json.loads(path.read_text(encoding="utf-8")), str(path))
+                self._say(f"{name}: as measured before ({path})")
+                return found
+        self._say(f"{name}: measuring")
+        found = make()
+        write_json(path, asdict(found), indent=None)  # type: ignore[call-overload]
+        return found
 
 
 def bench_audio(corpus: Sequence[Utterance]) -> list[Path]:
@@ -192,11 +190,3 @@ def audio_digest(corpus: Sequence[Utterance]) -> str:
     for u in corpus:
         total.update(json.dumps([u.name, u.text, u.speaker, sha256(u.audio)]).encode())
     return total.hexdigest()
-
-
-def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-class Markup(str):
-    """HTML that is written as it is; every other string is escaped."""
-
-    __slots__ = ()
-
-
-def escape(text: object) -> Markup:
-    """``text`` for HTML, unless it is HTML already."""
-    return text if isinstance(text, Markup) else Markup(html.escape(str(text), quote=True))
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def report(
     """
     from quant.measure.wer.compare import Selection
     from quant.report.make import make_report
-    from quant.report.measurements import Request
+    from quant.report.measurements import ReportRequest
 
-    request = Request(
+    request = ReportRequest(
         baseline=baseline,
         bundle=bundle,
         out=out,

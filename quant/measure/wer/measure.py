@@ -159,13 +159,13 @@ class WerReport:
     corpus: CorpusInfo
     options: WerOptions
     modes: tuple[ModeReport, ...]
-    utterances: tuple[UtteranceTexts, ...]
     normalisation: str
     bootstrap: dict[str, Any]  # resamples, seed, confidence, unit
     command: str
     versions: dict[str, str]
     machine: dict[str, Any]
     compute_s: dict[str, float]  # bundle, baseline: transcribing, without what came from a cache
+    utterances: tuple[UtteranceTexts, ...] = ()  # left out of report.json
     inference: EngineConfig = field(default_factory=EngineConfig)
     baseline_inference: EngineConfig | None = None
     schema_version: int = SCHEMA_VERSION

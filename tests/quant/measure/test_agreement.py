@@ -31,6 +31,7 @@ from edge.runtime.engines.config import EngineConfig
 from edge.runtime.features import recording_features
 from quant.measure.agreement import Agreement, kl_divergence, measure_agreement
 from quant.measure.routing import RoutedEncoder, expose_routing, modes
+from quant.report.decode import decode
 
 LAYER = "encoder.encoders.0.feed_forward"
 
@@ -182,7 +183,7 @@ def test_external_data_is_found(tiny_bundle: Path, utterances: list[Utterance], 
 def test_json_and_back(tiny_bundle: Path, utterances: list[Utterance]) -> None:
     found = measure_agreement(tiny_bundle, tiny_bundle, utterances, limit=1, threads=1)
     assert found.utterances == 1
-    assert Agreement.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert decode(Agreement, json.loads(json.dumps(found.to_dict(), allow_nan=False)), "") == found
 
 
 def test_dense_model_has_log_prob_error_and_no_layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from edge.runtime.audio import AudioError
 from edge.runtime.features import recording_features
 from quant.precision.plan import LayerPlan, QuantizationPlan
 from quant.precision.scales import make_plan
-from quant.precision.sensitivity import Sensitivity, divide, measure_sensitivity
+from quant.precision.sensitivity import divide, measure_sensitivity
+from quant.precision.sensitivity_result import Sensitivity
 from quant.precision.simulate import simulated
+from quant.report.decode import decode
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,7 @@ def test_parts() -> None:
 
 def test_json_and_back(experiment: Experiment, utterances: list[Utterance]) -> None:
     found = measure_sensitivity(experiment, make_plan(experiment, None, "weight8"), utterances[:1])
-    assert Sensitivity.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert decode(Sensitivity, json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False)), "") == found
 
 
 def test_too_short(experiment: Experiment, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup, escape
 from report_helpers import EVIL, Page, check_page
 
-from quant.report.data import model_order, percent, points, short
-from quant.report.plots import Cell, Markup, bar, escape, heat_map, interval
+from quant.report.names import model_order, percent, points, short
+from quant.report.plots import Cell, bar, heat_map, interval
 
 
 def test_names_and_order() -> None:

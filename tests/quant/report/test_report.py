@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import numpy as np
 import onnx
 import pytest
@@ -25,11 +25,17 @@ from calibration.corpus import Utterance, write_manifest
 from edge.export.save import save_graph
 from edge.runtime import Bundle, Manifest, write_bundle
 from quant.measure.agreement import Agreement, measure_agreement
+from quant.measure.bench.measure import BenchResult
+from quant.measure.bench.stats import Ratio
 from quant.measure.wer.compare import Selection
-from quant.report.data import decide, percent, points, short, sizes
+from quant.measure.wer.measure import WerReport
+from quant.report.content import CalibrationInfo, Report
+from quant.report.data import Sizes, decide, sizes
+from quant.report.decode import ReportError, decode
 from quant.report.html import render
 from quant.report.make import make_report
-from quant.report.measurements import PARTS, ReportError, Request
+from quant.report.measurements import PARTS, ReportRequest
+from quant.report.names import percent, points, short
 from u2edge.cli import app
 
 
@@ -71,9 +77,9 @@ def rounded(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def made(
     tiny_bundle: Path, rounded: Path, pristine: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Request, dict[str, Any], str]:
+) -> tuple[ReportRequest, dict[str, Any], str]:
     """A whole report on the coarse bundle."""
-    request = Request(
+    request = ReportRequest(
         baseline=tiny_bundle,
         bundle=rounded,
         out=tmp_path_factory.mktemp("report"),
@@ -88,12 +94,33 @@ def made(
     return request, json.loads((request.out / "report.json").read_text()), page.read_text()
 
 
-def test_page_stands_alone(made: tuple[Request, dict[str, Any], str]) -> None:
+def report_of(data: dict[str, Any], baseline: Bundle, bundle: Bundle) -> Report:
+    """The page's content from what stands in report.json."""
+    wer, bench = decode(WerReport, data["wer"], "wer"), decode(BenchResult, data["bench"], "bench")
+    agreement, size = decode(Agreement, data["agreement"], "agreement"), sizes(baseline, bundle)
+    whole = decode(
+        Report,
+        data
+        | {
+            "calibration": {},
+            "calibration_json": data["calibration"],
+            "verdict": {"word": "", "why": "", "level": "", "bars": []},
+        },
+        "report",
+    )
+    return dataclasses.replace(
+        whole,
+        calibration=decode(CalibrationInfo, data["calibration"], "calibration"),
+        verdict=decide(wer, agreement, size, bench, 10),
+    )
+
+
+def test_page_stands_alone(made: tuple[ReportRequest, dict[str, Any], str]) -> None:
     page = check_page(made[2])
     assert ("style", {}) in page.tags and "prefers-color-scheme: dark" in made[2] and "@media print" in made[2]
 
 
-def test_every_number_of_the_summary_is_on_the_page(made: tuple[Request, dict[str, Any], str]) -> None:
+def test_every_number_of_the_summary_is_on_the_page(made: tuple[ReportRequest, dict[str, Any], str]) -> None:
     _, data, text = made
     page = Page(text)
     assert data["summary"]["verdict"] in page.text and data["summary"]["why"] in page.text
@@ -107,7 +134,7 @@ def test_every_number_of_the_summary_is_on_the_page(made: tuple[Request, dict[st
         scale = 100 if entry["key"] == "agreement" else 1
         assert number == pytest.approx(scale * entry["value"], abs=0.051 if scale == 100 else 0.0051)
     assert bars["size"]["value"] == data["size"]["bundle"] / data["size"]["fp32"]
-    agreement = Agreement.from_dict(data["agreement"])
+    agreement = decode(Agreement, data["agreement"], "")
     assert bars["agreement"]["value"] == agreement.worst < 1.0
     for mode in data["wer"]["modes"]:
         assert mode["title"] in page.text
@@ -120,15 +147,15 @@ def test_every_number_of_the_summary_is_on_the_page(made: tuple[Request, dict[st
 
 
 def test_measurements_are_those_of_their_own_commands(
-    made: tuple[Request, dict[str, Any], str], tiny_bundle: Path, rounded: Path, corpus: Path
+    made: tuple[ReportRequest, dict[str, Any], str], tiny_bundle: Path, rounded: Path, corpus: Path
 ) -> None:
     from calibration.corpus import read_corpus
 
     found = measure_agreement(tiny_bundle, rounded, read_corpus(corpus), threads=1)
-    assert Agreement.from_dict(made[1]["agreement"]) == found
+    assert decode(Agreement, made[1]["agreement"], "") == found
 
 
-def test_texts_of_files_are_escaped(made: tuple[Request, dict[str, Any], str]) -> None:
+def test_texts_of_files_are_escaped(made: tuple[ReportRequest, dict[str, Any], str]) -> None:
     request, data, _ = made
     worst = max(data["wer"]["modes"], key=lambda m: m["difference"]["points"])
     worst["words"] = [
@@ -154,15 +181,13 @@ def test_texts_of_files_are_escaped(made: tuple[Request, dict[str, Any], str]) -
     }
     data["wer"]["corpus"]["groups"] = {EVIL: 1, "other": 2}
     worst["groups"] = {EVIL: {k: worst[k] for k in ("bundle", "baseline", "difference")}}
-    opened, other = Bundle.open(request.baseline), Bundle.open(request.bundle)
-    verdict = decide(data["wer"], Agreement.from_dict(data["agreement"]), sizes(opened, other), data["bench"], 10)
-    text = render(data, verdict)
+    text = render(report_of(data, Bundle.open(request.baseline), Bundle.open(request.bundle)))
     page = check_page(text)
-    assert EVIL in page.text and html.escape(EVIL, quote=True) in text and "<script" not in text
+    assert EVIL in page.text and str(markupsafe.escape(EVIL)) in text and "<script" not in text
 
 
 def test_missing_parts_are_named_with_their_commands(tiny_bundle: Path, rounded: Path, tmp_path: Path) -> None:
-    request = Request(tiny_bundle, rounded, tmp_path, skip=frozenset({"bench"}))
+    request = ReportRequest(tiny_bundle, rounded, tmp_path, skip=frozenset({"bench"}))
     verdict, path = make_report(request)
     assert (verdict.word, verdict.level) == ("Not decided", "warn")
     data = json.loads((tmp_path / "report.json").read_text())
@@ -175,7 +200,9 @@ def test_missing_parts_are_named_with_their_commands(tiny_bundle: Path, rounded:
     assert not (tmp_path / "measurements").exists()
 
 
-def test_an_interrupted_report_goes_on(made: tuple[Request, dict[str, Any], str], corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_report_goes_on(
+    made: tuple[ReportRequest, dict[str, Any], str], corpus: Path, tmp_path: Path
+) -> None:
     request, data, _ = made
     out = shutil.copytree(request.out, tmp_path / "again")
     kept = {p.name: p.stat().st_mtime_ns for p in (out / "measurements").glob("*.json")}
@@ -210,7 +237,7 @@ def test_sensitivity_and_coverage(tiny_bundle: Path, pristine: Path, corpus: Pat
     bundle = quantize_checkpoint(
         pristine, plan, tmp_path / "int8", calibration={"scheme": "weight8", "fell_back": fell_back}
     )
-    request = Request(
+    request = ReportRequest(
         tiny_bundle,
         bundle.directory,
         tmp_path / "out",
@@ -229,44 +256,45 @@ def test_sensitivity_and_coverage(tiny_bundle: Path, pristine: Path, corpus: Pat
     assert any(tag == "svg" and a.get("role") == "img" for tag, a in page.tags)
 
 
-def wer_of(difference: float, low: float, high: float) -> dict[str, Any]:
-    values = {"points": difference, "low": low, "high": high}
-    return {
-        "modes": [{"title": "streaming", "difference": values}, {"title": "full", "difference": dict.fromkeys(values)}]
-    }
+def test_verdicts(made: tuple[ReportRequest, dict[str, Any], str]) -> None:
+    whole = decode(Agreement, made[1]["agreement"], "")
+    heard, timed = decode(WerReport, made[1]["wer"], ""), decode(BenchResult, made[1]["bench"], "")
 
-
-def test_verdicts(made: tuple[Request, dict[str, Any], str]) -> None:
-    whole = Agreement.from_dict(made[1]["agreement"])
+    def wer(points: float, low: float, high: float) -> WerReport:
+        first, second, *_ = heard.modes
+        assert first.difference is not None
+        measured = dataclasses.replace(first.difference, points=points, low=low, high=high)
+        unknown = dataclasses.replace(first.difference, points=None, low=None, high=None)
+        modes = (dataclasses.replace(first, difference=measured), dataclasses.replace(second, difference=unknown))
+        return dataclasses.replace(heard, modes=modes)
 
     def agreement(share: float) -> Agreement:
         layers = tuple(dataclasses.replace(layer, set_same=share) for layer in whole.modes[0].layers)
         return dataclasses.replace(whole, modes=(dataclasses.replace(whole.modes[0], layers=layers),))
 
-    def bench(ratio: float) -> dict[str, Any]:
-        times = {"chunk": {"p50": 1.0}}
-        return {"ratios": {"chunk": {"value": ratio, "low": None, "high": None}}, "bundle": times, "baseline": times}
+    def bench(ratio: float) -> BenchResult:
+        return dataclasses.replace(timed, ratios={"chunk": Ratio(ratio)})
 
-    def size(ratio: float) -> dict[str, Any]:
-        return {"ratio": ratio, "bundle": 1, "baseline": 4, "fp32": 4}
+    def size(ratio: float) -> Sizes:
+        return Sizes(1, 4, 4, ratio)
 
-    good = wer_of(0.1, -0.1, 0.15)
+    good = wer(0.1, -0.1, 0.15)
     cases = [
         ((good, agreement(0.98), size(0.3), bench(0.5)), "Ship", "good"),
         ((good, agreement(0.98), size(0.2), bench(0.51)), "Ship for size, not for speed", "warn"),
         ((good, agreement(0.98), size(0.31), bench(0.4)), "Ship for speed, not for size", "warn"),
         ((good, agreement(0.98), size(0.5), bench(0.9)), "Do not ship", "bad"),
         ((good, agreement(0.969), size(0.2), bench(0.4)), "Do not ship", "bad"),
-        ((wer_of(0.21, 0.0, 0.4), agreement(0.98), size(0.2), bench(0.4)), "Do not ship", "bad"),
-        ((wer_of(0.2, 0.0, 0.4), agreement(0.98), size(0.2), bench(0.4)), "Ship", "good"),
+        ((wer(0.21, 0.0, 0.4), agreement(0.98), size(0.2), bench(0.4)), "Do not ship", "bad"),
+        ((wer(0.2, 0.0, 0.4), agreement(0.98), size(0.2), bench(0.4)), "Ship", "good"),
         ((good, agreement(0.98), size(0.2), None), "Not decided", "warn"),
         ((None, agreement(0.98), size(0.2), bench(0.4)), "Not decided", "warn"),
         ((None, agreement(0.9), size(0.2), bench(0.4)), "Do not ship", "bad"),
     ]
-    for (wer, routes, bytes_, times), word, level in cases:
-        verdict = decide(wer, routes, bytes_, times, 6_000_000)
+    for (words, routes, bytes_, times), word, level in cases:
+        verdict = decide(words, routes, bytes_, times, 6_000_000)
         assert (verdict.word, verdict.level) == (word, level)
-    assert "more audio" in decide(wer_of(0.1, -1.0, 1.2), None, size(0.2), None, 1).bars[0].note
+    assert "more audio" in decide(wer(0.1, -1.0, 1.2), None, size(0.2), None, 1).bars[0].note
     assert "too small" in decide(None, None, size(0.2), bench(0.9), 6_000_000).bars[3].note
     assert "too small" not in decide(None, None, size(0.2), bench(0.9), 60_000_000).bars[3].note
 
@@ -280,11 +308,11 @@ def test_size_is_against_fp32_storage(pristine: Path, tiny_bundle: Path, tmp_pat
     opened = Bundle.open(tiny_bundle)
     found = sizes(half, half)
     tables = 2 * (5000 - 79 - 64) * 16 * 4  # of positions, which fp16 storage composes and the estimate leaves out
-    assert found["baseline"] < found["fp32"] == pytest.approx(sizes(opened, opened)["baseline"] - tables, rel=0.05)
+    assert found.baseline < found.fp32 == pytest.approx(sizes(opened, opened).baseline - tables, rel=0.05)
 
 
 def test_clear_errors(
-    made: tuple[Request, dict[str, Any], str], rounded: Path, tiny_bundle: Path, tmp_path: Path
+    made: tuple[ReportRequest, dict[str, Any], str], rounded: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     request = made[0]
     given = tmp_path / "wer.json"

@@ -1,0 +1,1 @@
+"""The sections of the page, each from the part of the report that it shows."""
