@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from rich.progress import track
 
 from edge.model.checkpoint import load_experiment
 from edge.system.files import write_json
@@ -91,7 +91,7 @@ def align_digits(experiment: Path, store: FeatureStore) -> list[Clip]:
     model, rate = loaded.build(), loaded.config.encoder.subsampling
     digits: list[Clip] = []
     strings = [c for c in store.clips if c.corpus == "digits-human" and " " in c.text]
-    for clip in tqdm(strings, desc="aligning", unit="string"):
+    for clip in track(strings, "aligning"):
         features = store.of(clip)
         with torch.inference_mode():
             memory, _ = model.encoder(torch.from_numpy(features)[None], torch.tensor([len(features)]))

@@ -24,7 +24,7 @@ import onnxruntime
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from tqdm import tqdm
+from rich.progress import track
 
 from edge.system.files import replacing, write_text
 
@@ -135,7 +135,7 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(args.model), options, providers=["CPUExecutionProvider"])
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for index in tqdm(range(args.strings), unit="string"):
+    for index in track(range(args.strings), "strings"):
         line, path = plan(index, sorted(styles)), args.out / f"{index:05d}.flac"
         if not path.exists():
             with replacing(path) as part:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from tqdm import tqdm
+from rich.progress import track
 
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions
@@ -87,7 +87,7 @@ def build(corpora: list[Path], folder: Path, split: str, jobs: int = 2) -> Featu
     part = data.with_suffix(".part")
     with part.open("wb") as file, ProcessPoolExecutor(jobs) as pool:
         features: Iterator[NDArray[np.float16]] = pool.map(_load, wanted, chunksize=32)
-        for (corpus, row), matrix in tqdm(zip(rows, features), total=len(rows), desc=f"features {split}", unit="clip"):
+        for (corpus, row), matrix in track(zip(rows, features), f"features {split}", total=len(rows)):
             file.write(matrix.tobytes())
             clips.append(
                 Clip(str(corpus / row["audio"]), row["text"], row["speaker"], split, corpus.name, start, len(matrix))

@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
-from tqdm import tqdm
 
+from edge.system.progress import Ticker
 from recipes.reference.texts import Vocabulary, digit_string, sentence
 from recipes.reference.voices import Clip, SynthesisError, check_engines, plan_clip, speak
 
@@ -180,11 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in ("digits", "sentences"):
             (options.out / kind).mkdir(parents=True, exist_ok=True)
         results: list[Result] = []
-        with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(clips), unit="clip", mininterval=2) as progress:
+        with ThreadPoolExecutor(options.jobs) as pool, Ticker("clips") as ticker:
             try:
                 for batch in pool.map(partial(synthesise, out=options.out), list(_batches(clips))):
                     results += batch
-                    progress.update(len(batch))
+                    ticker.show(len(results), len(clips))
             except BaseException:  # do not finish the queue after an error or Ctrl-C
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

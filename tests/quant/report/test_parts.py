@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from markupsafe import Markup, escape
 from report_helpers import EVIL, Page, check_page
 
+from edge.runtime import Bundle
+from quant.report.data import sizes
 from quant.report.names import model_order, percent, points, short
 from quant.report.plots import Cell, bar, heat_map, interval
 
@@ -46,3 +51,15 @@ def test_pictures() -> None:
     filled = next(a for tag, a in Page(bar(0.25, 0.0, 1.0, width=100)).tags if a.get("class") == "fill")
     assert filled["width"] == "25.0"
     assert escape(Markup("<b>")) == "<b>" and escape("<b>") == "&lt;b&gt;"
+
+
+def test_size_is_against_fp32_storage(pristine: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Also when the baseline stores its weights as float16."""
+    from edge.export.convert import ConvertOptions, convert
+    from edge.export.options import ExportOptions
+
+    half = convert(pristine, tmp_path / "half", ConvertOptions(export=ExportOptions(storage="fp16")))
+    opened = Bundle.open(tiny_bundle)
+    found = sizes(half, half)
+    tables = 2 * (5000 - 79 - 64) * 16 * 4  # of positions, which fp16 storage composes and the estimate leaves out
+    assert found.baseline < found.fp32 == pytest.approx(sizes(opened, opened).baseline - tables, rel=0.05)

@@ -299,18 +299,6 @@ def test_verdicts(made: tuple[ReportRequest, dict[str, Any], str]) -> None:
     assert "too small" not in decide(None, None, size(0.2), bench(0.9), 60_000_000).bars[3].note
 
 
-def test_size_is_against_fp32_storage(pristine: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    """Also when the baseline stores its weights as float16."""
-    from edge.export.convert import ConvertOptions, convert
-    from edge.export.options import ExportOptions
-
-    half = convert(pristine, tmp_path / "half", ConvertOptions(export=ExportOptions(storage="fp16")))
-    opened = Bundle.open(tiny_bundle)
-    found = sizes(half, half)
-    tables = 2 * (5000 - 79 - 64) * 16 * 4  # of positions, which fp16 storage composes and the estimate leaves out
-    assert found.baseline < found.fp32 == pytest.approx(sizes(opened, opened).baseline - tables, rel=0.05)
-
-
 def test_clear_errors(
     made: tuple[ReportRequest, dict[str, Any], str], rounded: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
