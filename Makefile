@@ -3,6 +3,7 @@
 #   make test                         lint, type-check, run all tests
 #   make convert CKPT=exp/dir         WeNet experiment -> bundle in build/
 #   make transcribe AUDIO="a.wav b.flac"
+#   make docs                         build/api, the API reference
 #   make wheel                        dist/u2edge-*.whl, with the int8 model inside
 #   make calibrate quantize wer bench report CKPT=exp/dir DATA=manifest.jsonl
 #                                     int8 with scales per expert, and the page that says what it cost (build/report)
@@ -36,7 +37,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits pictures synthetic train scaling soak wheel clean
+.PHONY: help demo test check format convert transcribe calibrate quantize wer bench report both bundle digits pictures synthetic train scaling soak wheel docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -139,6 +140,11 @@ scaling: $(VENV)/.dev
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --outdir dist .
 	@ls -l dist
+
+# The API reference, from the docstrings.
+docs: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python .ci/api build/api
+	@echo "open build/api/index.html"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

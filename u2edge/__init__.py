@@ -56,13 +56,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'u2edge' has no attribute {name!r}")
     if name == "__version__":
         from edge.system.versions import own_version
 
-        return own_version()
-    if name in __all__:
-        return getattr(importlib.import_module("edge.runtime"), name)
-    raise AttributeError(f"module 'u2edge' has no attribute {name!r}")
+        found: Any = own_version()
+    else:
+        found = getattr(importlib.import_module("edge.runtime"), name)
+    globals()[name] = found  # asked for once
+    return found
 
 
 def __dir__() -> list[str]:
