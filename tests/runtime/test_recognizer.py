@@ -63,7 +63,7 @@ def test_engine_and_device_are_checked() -> None:
     bundle = recognizer(MODEL).bundle
     with pytest.raises(BackendError, match=r"expected one of onnxruntime.*found 'tensorrt'"):
         load_backend(bundle, EngineConfig("tensorrt"))
-    with pytest.raises(BackendError, match=r"expected cpu .*found 'cuda'"):
+    with pytest.raises(BackendError, match=r"expected CPU .*found 'CUDA'"):
         load_backend(bundle, EngineConfig(device="cuda"))
     with pytest.raises(BackendError, match=r"threads: expected 1\.\.256"):
         load_backend(bundle, EngineConfig(threads=0))

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from edge.runtime import Bundle
+from edge.runtime.engines.config import EngineConfig
 from edge.runtime.engines.base import initial_state, load_backend
 
 bundle = Bundle.open(sys.argv[1])

@@ -71,7 +71,7 @@ def test_int8_roundings_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     What is left comes from the order of float sums."""
     if saturates():
         pytest.skip("OpenVINO's products are float on this processor: its sums end in other bits, and ties with them")
-    import edge.runtime.engines.openvino.backend as module
+    import edge.runtime.engines.openvino.cpu as module
 
     bundle = Bundle.open(bundle_dir("int8"))
     same = [found <= 2e-2 for found in differences("int8")]
