@@ -52,7 +52,7 @@ def main() -> None:
         args.errors.write_text("".join(json.dumps(w) + "\n" for w in wrong))
     mode = "full context" if args.full_context else f"{args.chunk_ms:g} ms chunks"
     second = "CTC only" if args.no_rescoring else "rescoring"
-    if recognizer.stream(decode).plan.reencode:
+    if recognizer.prepare(decode).reencode:
         second = "second pass in full context, rescoring"
     table = Table(title=f"{args.corpus.name}, {mode}, {second}")
     for column in ("speakers", "recordings", "words", "WER %", "sub", "del", "ins"):
