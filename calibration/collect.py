@@ -131,6 +131,9 @@ class StatisticsCollector:
         """Encoder and CTC in one mode, then the decoders on what was recognised in that mode."""
         model, config = self.model, self.config
         memory, _ = model.encoder(feats, torch.tensor([feats.size(1)]), chunk)
+        if model.decoder is None:
+            model.ctc(memory)
+            return
         search = CtcPrefixBeamSearch(max(BEAM, self.options.hypotheses), config.blank)
         search.advance(model.ctc(memory)[0].numpy())
         hypotheses = [h.tokens for h in search.nbest()[: self.options.hypotheses]]

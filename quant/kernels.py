@@ -81,7 +81,7 @@ def assert_integer(bundle: Bundle, plan: QuantizationPlan) -> None:
 
 
 def _graphs(bundle: Bundle) -> tuple[tuple[str, Path], ...]:
-    return ("encoder", bundle.encoder), ("decoder", bundle.decoder)
+    return tuple(zip(("encoder", "decoder"), bundle.graphs))
 
 
 def _weights(nodes: Iterable[Any]) -> set[str]:

@@ -74,7 +74,7 @@ def describe(manifest: Manifest, files: dict[str, str], unknown: tuple[str, ...]
         "schema_version": manifest.schema_version,
         "graphs": {
             name: {key: getattr(g, key) for key in ("file", "scheme", "storage", "bytes")}
-            for name, g in (("encoder", manifest.encoder), ("decoder", manifest.decoder))
+            for name, g in zip(("encoder", "decoder"), manifest.graphs)
         },
         "streaming": {
             "streaming": stream.streaming,
@@ -115,7 +115,9 @@ def one_liner(manifest: Manifest) -> str:
         f"{len(moe.layers)} layers of {moe.experts} experts, {moe.active} active" if moe.layers else "dense",
         str(encoder.get("input_layer", f"subsampling {manifest.stream.subsampling}")),
     ]
-    if decoders:
+    if manifest.decoder is None:
+        parts.append("CTC only")
+    elif decoders:
         parts.append(f"{decoder.get('kind', '')} decoder of {decoders} layers".strip())
     return ", ".join(parts)
 

@@ -96,7 +96,7 @@ def bundles(path: Path) -> list[BundleChoice]:
             label=label if labels.count(label) == 1 else f"{label} {where.name}",
             name=manifest.name,
             scheme=manifest.encoder.scheme,
-            megabytes=(manifest.encoder.bytes + manifest.decoder.bytes) / 1e6,
+            megabytes=sum(graph.bytes for graph in manifest.graphs) / 1e6,
         )
         for label, (where, manifest) in zip(labels, found)
     ]

@@ -86,6 +86,8 @@ def convert(
     config = experiment.config
     features = parity_features(options.audio, config.features)  # before the graphs: this may fail, and they take long
     report(f"{experiment.path}: {experiment.parameters() / 1e6:.1f} M parameters, {describe(config)}")
+    for line in experiment.notes:
+        report(line)
     if reason := config.encoder.why_not_streaming():
         report(f"full context only: {reason}")
     how = quantization or Quantization("fp32")
@@ -96,13 +98,14 @@ def convert(
         weights = {k: v.numpy() for k, v in experiment.weights.items()}
         report("writing encoder.onnx")
         save_graph(encoder_graph(config, weights, options.export, how.encoder), folder / "encoder.onnx")
-        report("writing decoder.onnx")
-        save_graph(decoder_graph(config, weights, options.export, how.decoder), folder / "decoder.onnx")
+        if config.decoder is not None:
+            report("writing decoder.onnx")
+            save_graph(decoder_graph(config, weights, options.export, how.decoder), folder / "decoder.onnx")
         units = "".join(f"{token} {index}\n" for index, token in enumerate(experiment.tokens))
         (folder / TOKENS).write_text(units, encoding="utf-8")
         manifest = _manifest(experiment, options, how)
         report("comparing the graphs with torch")
-        tokens = SymbolTable.parse(units.encode(), TOKENS)
+        tokens = SymbolTable.parse(units.encode(), TOKENS).joined(experiment.joining)
         bundle = Bundle(folder, manifest, tokens)
         how.check(bundle)
         backend = OnnxBackend.load(bundle, EngineConfig())
@@ -124,10 +127,13 @@ def describe(config: ModelConfig) -> str:
     """One line for people: kind, size and experts."""
     e, d = config.encoder, config.decoder
     experts = f"{e.n_expert} experts, {e.n_expert_activated} active" if e.mlp_type == "moe" else "dense"
-    decoders = f"{d.num_blocks}+{d.r_num_blocks}" if d.bidirectional else f"{d.num_blocks}"
+    if d is None:
+        decoding = "CTC only"
+    else:
+        decoding = f"{d.kind} decoder of {d.num_blocks}{f'+{d.r_num_blocks}' if d.bidirectional else ''} layers"
     return (
         f"{e.kind} {e.num_blocks} x {e.output_size} ({experts}), {e.input_layer}, "
-        f"{d.kind} decoder of {decoders} layers, {config.vocab_size} tokens"
+        f"{decoding}, {config.vocab_size} tokens"
     )
 
 
@@ -139,7 +145,7 @@ def _halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization) -> Manifest:
     config = experiment.config
     e, d = config.encoder, config.decoder
-    why_not = e.why_not_streaming()
+    why_not, both = e.why_not_streaming(), d is not None and d.bidirectional
     layers = tuple(moe_layers(e))
     storage = options.export.storage
     tools = {name: version(name) or "unknown" for name in ("u2edge", "torch", "onnx", "onnxruntime")}
@@ -147,7 +153,7 @@ def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization
     return Manifest(
         name=options.name or experiment.path.resolve().name,
         features=dataclasses.replace(config.features, dither=options.dither),
-        tokens=TokenOptions(config.vocab_size, config.blank, config.sos, config.eos, unk),
+        tokens=TokenOptions(config.vocab_size, config.blank, config.sos, config.eos, unk, experiment.joining),
         stream=StreamOptions(
             subsampling=e.subsampling,
             right_context=e.right_context,
@@ -159,10 +165,10 @@ def _manifest(experiment: Experiment, options: ConvertOptions, how: Quantization
             max_positions=MAX_POSITIONS,
         ),
         caches=CacheShape(e.num_blocks, e.attention_heads, e.head_dim, e.output_size, e.conv_context),
-        rescoring=RescoringOptions(d.bidirectional, config.loss.reverse_weight if d.bidirectional else 0.0),
+        rescoring=RescoringOptions(both, config.loss.reverse_weight if both else 0.0),
         moe=MoeOptions(layers, e.n_expert, e.n_expert_activated) if layers else MoeOptions(),
         encoder=_graph("encoder.onnx", storage, how, how.encoder is not None),
-        decoder=_graph("decoder.onnx", storage, how, how.decoder is not None),
+        decoder=_graph("decoder.onnx", storage, how, how.decoder is not None) if d is not None else None,
         source=Source(experiment.path.resolve().name, experiment.sha256, experiment.parameters()),
         model=config.as_dict(),
         calibration=how.calibration,

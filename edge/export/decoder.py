@@ -19,7 +19,7 @@ from edge.export.experts import FeedForwardSpec, feed_forward
 from edge.export.graph import GraphBuilder, Weights
 from edge.export.layers import MASKED, ResidualNorm, layer_norm, position_rows, position_table
 from edge.export.linear import LinearScheme
-from edge.export.options import DEFAULT_OPTIONS, ExportOptions
+from edge.export.options import DEFAULT_OPTIONS, ExportError, ExportOptions
 from edge.model.config import DecoderConfig, ModelConfig
 from edge.runtime.manifest import MAX_POSITIONS
 
@@ -63,7 +63,7 @@ def decoder_graph(
         bias=graph.unsqueeze(graph.node("Where", seen, graph.scalar(0.0), graph.scalar(MASKED)), 1),
         memory=memory,
     )
-    decoder = config.decoder
+    decoder = _settings(config)
     if decoder.bidirectional:
         score = _direction(graph, "decoder.left_decoder", decoder.num_blocks, config, hyps, tokens)
         reverse = _reverse(graph, hyps, lens, index, valid, config.eos)
@@ -76,6 +76,12 @@ def decoder_graph(
     graph.output("r_score", r_score, np.float32, shape, "log-probabilities, right to left")
     graph.check_all_used("decoder.")
     return graph.model(_DOC, {"u2edge.graph": "decoder", "u2edge.options": json.dumps(dataclasses.asdict(options))})
+
+
+def _settings(config: ModelConfig) -> DecoderConfig:
+    if config.decoder is None:
+        raise ExportError("expected a model with an attention decoder, found CTC only")
+    return config.decoder
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def _reverse(graph: GraphBuilder, hyps: str, lens: str, index: str, valid: str, 
 
 def _direction(graph: GraphBuilder, path: str, blocks: int, config: ModelConfig, hyps: str, tokens: _Tokens) -> str:
     """One decoder, from token ids ``(N, U)`` to log-probabilities ``(N, U, vocab)``."""
-    decoder, dim, vocab = config.decoder, config.encoder.output_size, config.vocab_size
+    decoder, dim, vocab = _settings(config), config.encoder.output_size, config.vocab_size
     positions = position_rows(graph, position_table(graph, f"{path}.embed.1.pe", dim), tokens.positions)
     x = graph.node("Gather", graph.weight(f"{path}.embed.0.weight", vocab, dim), hyps, axis=0)
     x = graph.node("Add", graph.node("Mul", x, graph.scalar(math.sqrt(dim))), positions)

@@ -129,12 +129,18 @@ def _embed(graph: GraphBuilder, x: str, config: EncoderConfig, offset: str, att_
     table whether or not it was also added to ``x``.
     """
     dim = config.output_size
-    x = graph.node("Mul", x, graph.scalar(math.sqrt(dim)))
     absolute, relative = config.pos_enc_layer_type == "abs_pos", config.selfattention_layer_type == "rel_selfattn"
+    none = config.pos_enc_layer_type == "no_pos"
+    if not none:
+        x = graph.node("Mul", x, graph.scalar(math.sqrt(dim)))
     if not absolute and not relative:
         return x, None
-    table = position_table(graph, "encoder.embed.pos_enc.pe", dim)
     end = graph.node("Add", offset, graph.size(x, 0))
+    if none:  # relative attention to positions that are all zero
+        keys = clamped_positions(graph, graph.node("Sub", offset, graph.size(att_cache, 2)), end)
+        zero = graph.constant(np.zeros((1, dim)), np.float32)
+        return x, graph.node("Gather", zero, graph.node("Mul", keys, graph.scalar(0)), axis=0)
+    table = position_table(graph, "encoder.embed.pos_enc.pe", dim)
 
     def rows(index: str) -> str:
         return position_rows(graph, table, index)

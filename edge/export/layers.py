@@ -35,7 +35,8 @@ def layer_norm(graph: GraphBuilder, x: str, path: str, dim: int, eps: float) -> 
 
 
 def activation(graph: GraphBuilder, x: str, kind: str) -> str:
-    """swish, relu or gelu (exact, by erf: opset 20 has the operator, older runtimes only fuse it)."""
+    """One of ``edge.model.feedforward.ACTIVATIONS``; gelu exact, by erf: opset 20 has the operator, older runtimes only
+    fuse it."""
     if kind == "swish":
         return graph.node("Mul", x, graph.node("Sigmoid", x))
     if kind == "relu":
@@ -43,7 +44,13 @@ def activation(graph: GraphBuilder, x: str, kind: str) -> str:
     if kind == "gelu":
         erf = graph.node("Erf", graph.node("Div", x, graph.scalar(math.sqrt(2.0))))
         return graph.node("Mul", graph.node("Mul", x, graph.node("Add", erf, graph.scalar(1.0))), graph.scalar(0.5))
-    raise ExportError(f"activation_type: expected swish, relu or gelu, found {kind!r}")
+    if kind == "tanh":
+        return graph.node("Tanh", x)
+    if kind == "hardtanh":
+        return graph.node("Clip", x, graph.scalar(-1.0), graph.scalar(1.0))
+    if kind == "selu":
+        return graph.node("Selu", x)
+    raise ExportError(f"activation_type: expected swish, relu, gelu, tanh, hardtanh or selu, found {kind!r}")
 
 
 def position_table(graph: GraphBuilder, name: str, dim: int) -> Float32:

@@ -133,7 +133,7 @@ class ModelConfig:
     input_dim: int
     vocab_size: int
     encoder: EncoderConfig
-    decoder: DecoderConfig
+    decoder: DecoderConfig | None  # None: CTC only
     loss: LossConfig = LossConfig()
     features: FeatureOptions = FeatureOptions()  # noqa: RUF009 (frozen)
     use_cmvn: bool = True

@@ -55,6 +55,18 @@ class Positions(nn.Module):
         return self.dropout(x), self.dropout(positions)
 
 
+class NoPositions(Positions):
+    """``pos_enc_layer_type: no_pos``: the input as it is, and zeros for positions."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__(dim, dropout, absolute=False)
+        self.scale = 1.0
+
+    def at(self, start: int, size: int) -> Tensor:
+        """(1, size, dim) zeros."""
+        return torch.zeros_like(super().at(start, size))
+
+
 _CONVOLUTIONS = {  # (kernel, stride) per layer
     "conv2d": ((3, 2), (3, 2)),
     "conv2d6": ((3, 2), (5, 3)),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edge.model.attention import ATTENTION
 from edge.model.config import EncoderConfig
 from edge.model.convolution import ConvolutionModule
-from edge.model.embedding import Conv2dSubsampling, GlobalCmvn, Positions
+from edge.model.embedding import Conv2dSubsampling, GlobalCmvn, NoPositions, Positions
 from edge.model.feedforward import build_feedforward
 from edge.model.masks import chunk_mask, valid_mask
 
@@ -134,7 +134,11 @@ class Encoder(nn.Module):
         self.config = c
         self.global_cmvn = cmvn
         absolute = c.pos_enc_layer_type == "abs_pos"
-        positions = Positions(c.output_size, c.positional_dropout_rate, absolute)
+        positions = (
+            NoPositions(c.output_size, c.positional_dropout_rate)
+            if c.pos_enc_layer_type == "no_pos"
+            else Positions(c.output_size, c.positional_dropout_rate, absolute)
+        )
         self.embed = Conv2dSubsampling(c.input_layer, mel, c.output_size, positions)
         self.after_norm = nn.LayerNorm(c.output_size, c.norm_eps)
         layer = ConformerLayer if c.kind == "conformer" else TransformerLayer

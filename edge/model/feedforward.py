@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"swish": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "swish": nn.SiLU,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "hardtanh": nn.Hardtanh,
+    "selu": nn.SELU,
+}
 
 
 class FeedForward(nn.Module):

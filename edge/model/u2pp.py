@@ -49,8 +49,10 @@ class U2pp(nn.Module):
         if config.use_cmvn:
             cmvn = GlobalCmvn(torch.zeros(config.input_dim), torch.ones(config.input_dim))
         self.encoder = Encoder(config.encoder, config.input_dim, cmvn)
-        self.decoder: BiTransformerDecoder | TransformerDecoder
-        if config.decoder.bidirectional:
+        self.decoder: BiTransformerDecoder | TransformerDecoder | None
+        if config.decoder is None:
+            self.decoder = None
+        elif config.decoder.bidirectional:
             self.decoder = BiTransformerDecoder(config.decoder, config.vocab_size, dim)
         else:
             self.decoder = TransformerDecoder(config.decoder, config.vocab_size, dim, config.decoder.num_blocks)
@@ -64,6 +66,8 @@ class U2pp(nn.Module):
                 self.decoder.left_decoder(memory, mask, left, lengths),
                 self.decoder.right_decoder(memory, mask, right, lengths),
             )
+        if self.decoder is None:
+            raise ValueError("this model has no attention decoder (train.yaml: decoder: null); use CTC alone")
         return self.decoder(memory, mask, left, lengths), None
 
     def forward_attention_decoder(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +132,7 @@ class U2pp(nn.Module):
             reduction="sum",
             zero_infinity=True,
         ) / len(feats)
-        if weight >= 1.0:
+        if weight >= 1.0 or self.decoder is None:
             return Losses(ctc, ctc, None)
         left_in, left_out = self._targets(tokens, token_lengths)
         # Reversing a target is reversing its input row without sos.

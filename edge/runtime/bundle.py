@@ -34,8 +34,14 @@ class Bundle:
         return self.directory / self.manifest.encoder.file
 
     @property
-    def decoder(self) -> Path:
-        return self.directory / self.manifest.decoder.file
+    def decoder(self) -> Path | None:
+        """None: CTC only."""
+        return self.directory / self.manifest.decoder.file if self.manifest.decoder else None
+
+    @property
+    def graphs(self) -> tuple[Path, ...]:
+        """Encoder and, unless the model is CTC only, decoder."""
+        return tuple(self.directory / graph.file for graph in self.manifest.graphs)
 
     @classmethod
     def open(cls, directory: Path | str, verify: bool = True) -> Bundle:
@@ -64,10 +70,10 @@ class Bundle:
             manifest = Manifest.from_json(_read_text(path))
         except BundleError as error:
             raise type(error)(f"{directory}: {error}") from None
-        for name in dict.fromkeys([*manifest.checksums, manifest.encoder.file, manifest.decoder.file, TOKENS]):
+        for name in dict.fromkeys([*manifest.checksums, *(g.file for g in manifest.graphs), TOKENS]):
             _check_inside(directory, name)
         _check_listed(directory, manifest)
-        for graph in (manifest.encoder, manifest.decoder):
+        for graph in manifest.graphs:
             _check_size(directory, graph)
         for name, expected in manifest.checksums.items():
             # Another token table of the same size would give wrong text without any other sign.
@@ -82,6 +88,7 @@ class Bundle:
                 )
         try:
             tokens = SymbolTable.parse((directory / TOKENS).read_bytes(), str(directory / TOKENS))
+            tokens = tokens.joined(manifest.tokens.joining)
         except TokenError as error:
             raise BundleError(str(error)) from None
         if len(tokens) != manifest.tokens.size:
@@ -118,7 +125,7 @@ def write_bundle(directory: Path | str, build: Callable[[Path], Manifest], overw
             manifest,
             checksums={name: sha256(staging / name) for name in names if name != MANIFEST},
             encoder=_sized(staging, manifest.encoder),
-            decoder=_sized(staging, manifest.decoder),
+            decoder=_sized(staging, manifest.decoder) if manifest.decoder else None,
         )
         (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(staging)
@@ -182,7 +189,7 @@ def _check_inside(directory: Path, name: str) -> None:
 def _check_listed(directory: Path, manifest: Manifest) -> None:
     """Whatever the runtime reads has a checksum."""
     needed = [TOKENS]
-    for graph in (manifest.encoder, manifest.decoder):
+    for graph in manifest.graphs:
         needed.append(graph.file)
         if (directory / f"{graph.file}.data").exists():
             needed.append(f"{graph.file}.data")

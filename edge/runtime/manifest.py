@@ -54,6 +54,7 @@ class TokenOptions:
     sos: int
     eos: int
     unk: int | None = None
+    joining: str = "pieces"  # how tokens become text: a name in edge.runtime.joining.JOININGS
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Manifest:
     rescoring: RescoringOptions
     moe: MoeOptions
     encoder: GraphInfo
-    decoder: GraphInfo
+    decoder: GraphInfo | None  # None: CTC only
     source: Source = Source()
     model: dict[str, Any] = field(default_factory=dict)  # edge.model.config.ModelConfig, as a dict
     parity: dict[str, float] = field(default_factory=dict)  # largest absolute errors seen at export
@@ -150,6 +151,11 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def graphs(self) -> tuple[GraphInfo, ...]:
+        """Encoder and, unless the model is CTC only, decoder."""
+        return (self.encoder,) if self.decoder is None else (self.encoder, self.decoder)
 
     def to_json(self) -> str:
         """The manifest as indented JSON with sorted keys left in declaration order."""
@@ -218,7 +224,7 @@ class Manifest:
             "moe.experts": self.moe.experts,
             "moe.active": self.moe.active,
             "encoder.bytes": self.encoder.bytes,
-            "decoder.bytes": self.decoder.bytes,
+            "decoder.bytes": self.decoder.bytes if self.decoder else 0,
         }
         for name, value in not_negative.items():
             if value < 0:

@@ -132,7 +132,7 @@ def plan(options: DecodeOptions, manifest: Manifest) -> Plan:
         frame_ms=frame_ms,
         beam=beam,
         nbest=options.nbest,
-        rescoring=options.rescoring,
+        rescoring=options.rescoring and manifest.decoder is not None,
         reencode=_reencode(options, manifest),
         ctc_weight=options.ctc_weight,
         reverse_weight=reverse,
@@ -164,7 +164,7 @@ def _reencode(options: DecodeOptions, manifest: Manifest) -> bool:
             f"reencode: this model was trained with chunks of {manifest.stream.static_chunk} frames only and has no "
             f"full context; {supported(manifest)}"
         )
-    if options.full_context or not options.rescoring:
+    if options.full_context or not options.rescoring or manifest.decoder is None:
         return False
     return manifest.stream.reencode if options.reencode is None else options.reencode
 

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edge.runtime.errors import TokenError
+from edge.runtime.joining import JOININGS, piece
 from edge.runtime.result import Token, Word
 
-WORD_START = "▁"  # U+2581, SentencePiece's mark of a word boundary
-_SPACES = {WORD_START, "<space>"}
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's byte fall-back
-_SPECIAL = re.compile(r"<[^<>]+>")  # <blank>, <sos/eos>, <|en|>, ...
 # Scripts written without spaces: kana, Han (with its extensions and compatibility forms), full-width punctuation.
 _CJK = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 _CJK_FIRST, _CJK_LAST = re.compile(f"[{_CJK}]"), re.compile(f"[{_CJK}]$")
@@ -25,11 +22,27 @@ class SymbolTable:
     Text is made as WeNet's tokenizers and post-processor make it: ``▁`` and ``<space>`` are spaces, Chinese and
     Japanese characters join without spaces, special tokens are dropped. ``<unk>`` stays visible, since hiding
     it would turn an unknown word into a missing one.
+
+    Args:
+        symbols: index = id.
+        joining: how they join (``edge.runtime.joining``).
+
+    Raises:
+        TokenError: a joining that is not known here.
     """
 
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.symbols = tuple(symbols)
-        self._pieces = tuple(_piece(symbol) for symbol in self.symbols)
+    def __init__(self, symbols: Sequence[str], joining: str = "pieces") -> None:
+        if joining not in JOININGS:
+            raise TokenError(
+                f"manifest.tokens.joining: expected one of {', '.join(JOININGS)}, found {joining!r}; "
+                "update u2edge: pip install --upgrade u2edge"
+            )
+        self.symbols, self.joining = tuple(symbols), joining
+        self._pieces = tuple(piece(symbol, joining) for symbol in self.symbols)
+
+    def joined(self, joining: str) -> SymbolTable:
+        """The same tokens, joined otherwise."""
+        return self if joining == self.joining else SymbolTable(self.symbols, joining)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -93,14 +106,14 @@ class SymbolTable:
         parts: list[str] = []
         pending = bytearray()
         for index in ids:
-            piece = self._pieces[self._check(index)]
-            if isinstance(piece, int):
-                pending.append(piece)
+            added = self._pieces[self._check(index)]
+            if isinstance(added, bytes):
+                pending += added
                 continue
-            if pending and piece:
+            if pending and added:
                 parts.append(pending.decode("utf-8", "replace"))
                 pending.clear()
-            parts.append(piece)
+            parts.append(added)
         parts.append(pending.decode("utf-8", "replace"))
         return _CJK_GAP.sub("", re.sub(" +", " ", "".join(parts))).strip(" ")
 
@@ -109,13 +122,13 @@ class SymbolTable:
         groups: list[list[Token]] = []
         boundary, last = True, ""
         for token in tokens:
-            piece = self._pieces[self._check(token.id)]
-            if piece == "":
+            added = self._pieces[self._check(token.id)]
+            if added == "":
                 continue
-            if piece == " ":
+            if added in (" ", b" "):
                 boundary = True
                 continue
-            shown = "" if isinstance(piece, int) else piece
+            shown = added if isinstance(added, str) else " " if added.startswith(b" ") else ""
             cjk = bool(shown and last) and bool(_CJK_LAST.search(last) or _CJK_FIRST.match(shown))
             if boundary or shown.startswith(" ") or cjk:
                 groups.append([])
@@ -132,14 +145,3 @@ class SymbolTable:
         if not 0 <= index < len(self.symbols):
             raise TokenError(f"expected a token id in 0..{len(self.symbols) - 1}, found {index}")
         return index
-
-
-def _piece(symbol: str) -> str | int:
-    """What ``symbol`` adds to a text: characters, one byte (int), or nothing."""
-    if symbol in _SPACES:
-        return " "
-    if byte := _BYTE.fullmatch(symbol):
-        return int(byte.group(1), 16)
-    if _SPECIAL.fullmatch(symbol) and symbol != "<unk>":
-        return ""
-    return symbol.replace(WORD_START, " ")

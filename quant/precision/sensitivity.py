@@ -219,9 +219,13 @@ class _Probe:
     def _score(self, memory: Tensor) -> dict[str, Tensor]:
         """Decoder log-probabilities (tokens, vocabulary) of the hypotheses; nothing on the right without a reverse
         decoder."""
+        decoder = self._model.config.decoder
+        if decoder is None:
+            nothing = torch.zeros(0, self._model.config.vocab_size)
+            return {"left": nothing, "right": nothing}
         left, right = self._model.forward_attention_decoder(self._hyps, self._lens, memory)
         valid = torch.arange(left.size(1)) < self._lens[:, None]
-        return {"left": left[valid], "right": right[valid] if self._model.config.decoder.bidirectional else left[:0, 0]}
+        return {"left": left[valid], "right": right[valid] if decoder.bidirectional else left[:0, 0]}
 
     def _valid(self, routes: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without the padding of the hypotheses."""

@@ -216,7 +216,7 @@ def chunk_bar(bench: BenchResult | None, parameters: int) -> Bar:
 def sizes(baseline: Bundle, bundle: Bundle) -> Sizes:
     """Bytes on disk of both, and of the baseline with all weights stored as float32."""
     small, large = bundle_id(bundle).bytes, bundle_id(baseline).bytes
-    fp32 = large + sum(2 * _halves(path) for path in (baseline.encoder, baseline.decoder))
+    fp32 = large + sum(2 * _halves(path) for path in baseline.graphs)
     return Sizes(small, large, fp32, small / fp32)
 
 

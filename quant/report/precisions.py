@@ -36,7 +36,7 @@ def plan_of(bundle: Bundle, experiment: Experiment, profile: Profile | None) -> 
 
 def _float_layers(bundle: Bundle) -> set[str]:
     found: set[str] = set()
-    for path in (bundle.encoder, bundle.decoder):
+    for path in bundle.graphs:
         model: Any = onnx.load(str(path), load_external_data=False)
         found.update(
             tensor.name.removesuffix(".weight")

@@ -94,8 +94,12 @@ def test_half_precision_is_widened(pristine: Path, experiment: Path, dtype: torc
 def test_a_weights_file_of_any_name(pristine: Path, experiment: Path) -> None:
     (experiment / "final.pt").rename(experiment / "avg_30.pt")
     same_weights(experiment / "avg_30.pt", pristine)
+    same_weights(experiment, pristine)
+    assert any("avg_30.pt: taken as the weights" in note for note in load_experiment(experiment).notes)
+    shutil.copy(experiment / "avg_30.pt", experiment / "epoch_29.pt")
     message = refusal(experiment, CheckpointError)
     assert "expected one of final.pt" in message and "pass the weights file itself" in message
+    assert "found 2 others: avg_30.pt, epoch_29.pt" in message
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -197,7 +201,10 @@ WRONG_STATES: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda s: [s.update({f"other.{key}": s.pop(key)}) for key in list(s)],
         r"none of its \d+ keys belongs to a WeNet U2\+\+ model \(first key: 'other\.",
     ),
-    "something_else": (lambda s: s.update({"epoch": 3}), r"expected a state dict of tensors.*found int under 'epoch'"),
+    "something_else": (
+        lambda s: s.update({"epoch": [3]}),
+        r"expected a state dict of tensors.*found list under 'epoch'",
+    ),
 }
 
 
@@ -314,7 +321,7 @@ def test_wrong_cmvn(experiment: Path, data: bytes, text: str) -> None:
 def test_missing_files(experiment: Path, tmp_path: Path) -> None:
     edit_state(experiment, lambda s: [s.pop(key) for key in CMVN])
     for name, text in (
-        ("global_cmvn", "expected CMVN statistics in the checkpoint or in global_cmvn, found neither"),
+        ("global_cmvn", "expected CMVN statistics in the checkpoint or in global_cmvn, found none"),
         ("units.txt", "expected a units file (units.txt, tokens.txt, lang_char.txt, words.txt, dict.txt), found none"),
         ("train.yaml", "expected train.yaml beside final.pt, found none; copy it from the WeNet experiment"),
         ("final.pt", "expected one of final.pt, final.safetensors, model.safetensors, model.pt, found none"),

@@ -24,8 +24,8 @@ def examine(directory: Path, cpu: Cpu | None) -> Section:
         problem = Problem("error", text or fix, fix if text else "make one: u2edge convert CKPT -o BUNDLE")
         return Section("bundle", {"ok": False, "failed": str(error)}, ["cannot be used"], [problem])
     manifest = bundle.manifest
-    schemes = sorted({manifest.encoder.scheme, manifest.decoder.scheme})
-    size = manifest.encoder.bytes + manifest.decoder.bytes
+    schemes = sorted({graph.scheme for graph in manifest.graphs})
+    size = sum(graph.bytes for graph in manifest.graphs)
     unknown = unknown_fields((directory / "manifest.json").read_text(encoding="utf-8"))
     facts: dict[str, Any] = {
         "ok": True,
@@ -56,8 +56,8 @@ def examine(directory: Path, cpu: Cpu | None) -> Section:
 
 
 def _memory(cpu: Cpu | None, manifest: Any) -> Problem | None:
-    graphs = (manifest.encoder, manifest.decoder)
-    size = sum(g.bytes * (2 if g.scheme == "fp32" and g.storage == "fp16" else 1) for g in graphs)  # arithmetic is fp32
+    halved = [g.scheme == "fp32" and g.storage == "fp16" for g in manifest.graphs]  # arithmetic is fp32
+    size = sum(g.bytes * (2 if half else 1) for g, half in zip(manifest.graphs, halved))
     if cpu is None or cpu.available_mb is None or cpu.available_mb * _MB > 1.2 * size:
         return None
     return Problem(

@@ -59,6 +59,9 @@ def decoder_contract(manifest: Manifest) -> tuple[Contract, Contract]:
     return inputs, {"score": scores, "r_score": scores}
 
 
+NO_DECODER = "this bundle has no attention decoder (CTC only); decode with rescoring=False (--no-rescoring)"
+
+
 def default_threads() -> int:
     """Physical cores this process may use, at most 4: more gain little on the small matrices of a chunk."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -13,6 +13,7 @@ from edge.runtime.bundle import Bundle
 from edge.runtime.engines.config import EngineConfig
 from edge.runtime.engines.contract import (
     CONVERT,
+    NO_DECODER,
     Contract,
     Port,
     check_ports,
@@ -38,7 +39,9 @@ class OnnxBackend:
         contract = encoder_contract(bundle.manifest)
         self._encoder = _session(bundle.encoder, threads, contract)
         self._outputs = list(contract[1])
-        self._decoder = _session(bundle.decoder, threads, decoder_contract(bundle.manifest))
+        self._decoder = None
+        if bundle.decoder is not None:
+            self._decoder = _session(bundle.decoder, threads, decoder_contract(bundle.manifest))
 
     @classmethod
     def load(cls, bundle: Bundle, config: EngineConfig) -> OnnxBackend:
@@ -86,7 +89,13 @@ class OnnxBackend:
     def rescore(
         self, hyps: NDArray[np.int64], hyps_lens: NDArray[np.int64], encoder_out: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decoder log-probabilities (N, U, V), left-to-right and right-to-left."""
+        """Decoder log-probabilities (N, U, V), left-to-right and right-to-left.
+
+        Raises:
+            BackendError: the bundle is CTC only.
+        """
+        if self._decoder is None:
+            raise BackendError(NO_DECODER)
         score, r_score = self._decoder.run(
             ["score", "r_score"], {"hyps": hyps, "hyps_lens": hyps_lens, "encoder_out": encoder_out[None]}
         )

@@ -42,7 +42,7 @@ def bundle_id(bundle: Bundle) -> BundleId:
         path=str(bundle.directory),
         sha256=sha256(bundle.directory / MANIFEST),
         scheme=manifest.encoder.scheme,
-        decoder_scheme=manifest.decoder.scheme,
+        decoder_scheme=manifest.decoder.scheme if manifest.decoder else "none",
         storage=manifest.encoder.storage,
         bytes=sum((bundle.directory / name).stat().st_size for name in names),
         checkpoint_sha256=manifest.source.sha256,

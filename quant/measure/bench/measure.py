@@ -225,7 +225,7 @@ class _Lane:
             experts=manifest.moe.experts,
             bytes=known.bytes,
             encoder_bytes=manifest.encoder.bytes,
-            decoder_bytes=manifest.decoder.bytes,
+            decoder_bytes=manifest.decoder.bytes if manifest.decoder else 0,
             chunk_ms=self.plan.chunk_ms,
             second_pass=self.plan.reencode,
             threads=self.recognizer.backend.threads,

@@ -200,13 +200,17 @@ def choose_modes(
     if not contexts:
         names = " and ".join(m.name for m in manifests)
         raise MeasureError(f"{names}: expected bundles that all stream, or all decode in full context; found neither")
+    decoders = all(m.decoder is not None for m in manifests)
+    if rescoring == "on" and not decoders:
+        names = ", ".join(m.name for m in manifests if m.decoder is None)
+        raise MeasureError(f"{names}: expected an attention decoder, found CTC only; add --rescoring off")
     if reencode is None:
         reencode = supported["full"] and any(m.stream.reencode for m in manifests)
     modes = []
     for each in contexts:
         if rescoring != "on":
             modes.append(Mode(each, "ctc"))
-        if rescoring != "off":
+        if rescoring != "off" and decoders:
             modes.append(Mode(each, "rescoring"))
             if reencode and each == "streaming":
                 modes.append(Mode(each, "second_pass"))

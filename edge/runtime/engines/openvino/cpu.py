@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from edge.runtime.bundle import Bundle
 from edge.runtime.engines.base import initial_state, noise_windows
-from edge.runtime.engines.contract import CONVERT, Contract, Port, check_ports, decoder_contract, encoder_contract
+from edge.runtime.engines.contract import (
+    CONVERT,
+    NO_DECODER,
+    Contract,
+    Port,
+    check_ports,
+    decoder_contract,
+    encoder_contract,
+)
 from edge.runtime.engines.openvino.core import (
     Compilation,
     check_precision,
@@ -49,7 +57,9 @@ class OpenVinoBackend:
         self._warm: set[int] = set()
         check_precision("CPU", precision)
         self._encoder = _graph(bundle, bundle.encoder, encoder_contract(bundle.manifest), threads, precision)
-        self._decoder = _graph(bundle, bundle.decoder, decoder_contract(bundle.manifest), threads, precision)
+        self._decoder = None
+        if bundle.decoder is not None:
+            self._decoder = _graph(bundle, bundle.decoder, decoder_contract(bundle.manifest), threads, precision)
 
     def prepare(self, frames: int, left_frames: int) -> None:
         """Run a few chunks of noise, once per chunk size: OpenVINO writes kernels for shapes when it meets them."""
@@ -83,7 +93,13 @@ class OpenVinoBackend:
     def rescore(
         self, hyps: NDArray[np.int64], hyps_lens: NDArray[np.int64], encoder_out: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decoder log-probabilities (N, U, V), left-to-right and right-to-left."""
+        """Decoder log-probabilities (N, U, V), left-to-right and right-to-left.
+
+        Raises:
+            BackendError: the bundle is CTC only, or OpenVINO failed.
+        """
+        if self._decoder is None:
+            raise BackendError(NO_DECODER)
         inputs: dict[str, NDArray[Any]] = {
             "hyps": hyps,
             "hyps_lens": hyps_lens,
@@ -95,7 +111,7 @@ class OpenVinoBackend:
 
 def _graph(bundle: Bundle, path: Path, contract: tuple[Contract, Contract], threads: int, precision: str) -> Graph:
     cache = graph_cache(bundle.manifest.checksums[path.name])
-    info = bundle.manifest.encoder if path == bundle.encoder else bundle.manifest.decoder
+    info = next(graph for graph in bundle.manifest.graphs if graph.file == path.name)
     try:
         # A path where nothing is changed: OpenVINO need not read the file to find its compiled graph.
         model = str(path) if info.scheme == "fp32" else _rounded(path)
