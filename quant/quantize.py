@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from calibration.corpus import CorpusError, Utterance, read_corpus
 from calibration.profile import CoverageRule, Profile
@@ -13,6 +14,7 @@ from edge.model.checkpoint import Experiment, load_experiment
 from edge.runtime.bundle import Bundle
 from edge.system.console import Say, silent
 from quant.bundle import quantize_checkpoint
+from quant.measure.wer.scoring import Punctuation, RateName
 from quant.precision.plan import QuantizationError, QuantizationPlan
 from quant.precision.scales import Replay, make_plan
 from quant.precision.tuning import Tuning, TuningOptions, tune
@@ -33,7 +35,9 @@ class QuantizeRequest:
     scheme: str = "static"
     observer: str = "minmax"
     tune: tuple[Path, ...] = ()
-    max_drop: float = 0.2  # points of WER
+    max_drop: float = 0.2  # points of WER (CER, MER)
+    rate: RateName | Literal["auto"] = "auto"
+    punctuation: Punctuation = "keep"
     min_agreement: float = 0.97
     split: str | None = "dev"
     limit: int = 0
@@ -78,7 +82,14 @@ def quantize(request: QuantizeRequest, report: Say = silent) -> Quantized:
     if corpus and profile is not None:
         report("replaying the profile to the observers")
         replay = Replay(experiment, profile, rule, request.keep)
-        limits = TuningOptions(request.max_drop, request.min_agreement, _observers(request), threads=request.threads)
+        limits = TuningOptions(
+            request.max_drop,
+            request.min_agreement,
+            _observers(request),
+            threads=request.threads,
+            rate=request.rate,
+            punctuation=request.punctuation,
+        )
         tuning = tune(experiment, replay, corpus, limits, options, report)
         plan = tuning.plan
     else:

@@ -31,6 +31,22 @@ class Device(enum.StrEnum):
     AUTO = "AUTO"
 
 
+class Rate(enum.StrEnum):
+    """What errors are counted in."""
+
+    auto = "auto"
+    wer = "wer"
+    cer = "cer"
+    mer = "mer"
+
+
+class Punctuation(enum.StrEnum):
+    """In the texts that are compared."""
+
+    keep = "keep"
+    drop = "drop"
+
+
 class Precision(enum.StrEnum):
     """Of float arithmetic."""
 
@@ -121,6 +137,16 @@ Split = Annotated[
 Limit = Annotated[int, typer.Option(min=0, help="Take at most this many recordings, spread evenly; 0 takes all.")]
 Match = Annotated[str, typer.Option(help="Take only recordings whose name contains this.")]
 Beam = Annotated[int, typer.Option(min=1, help="Keep and rescore this many hypotheses of the CTC search.")]
+RateOption = Annotated[
+    Rate,
+    typer.Option(
+        help="Count errors in words (wer), in characters (cer), or in CJK characters and other words (mer); auto takes "
+        "mer where the transcripts have CJK characters, cer for Thai and others without spaces, else wer."
+    ),
+]
+PunctuationOption = Annotated[
+    Punctuation, typer.Option(help="Keep punctuation in both texts, or drop it from both before they are compared.")
+]
 Processes = Annotated[
     int,
     typer.Option(min=0, help="Start this many fresh processes per bundle for load time and memory; 0 leaves both out."),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calibration.corpus import Utterance, spread
 from edge.export.convert import ConvertOptions, convert
@@ -26,6 +26,7 @@ from edge.runtime.recognizer import Recognizer
 from quant.bundle import quantize_checkpoint
 from quant.measure.agreement import measure_agreement
 from quant.measure.wer.measure import choose_modes, measure_wer, rates
+from quant.measure.wer.scoring import Punctuation, RateName, Scoring, choose_scoring
 from quant.precision.observer_model import quiet
 from quant.precision.plan import QuantizationPlan, covers
 from quant.precision.scales import Replay
@@ -39,14 +40,14 @@ Report = Callable[[str], None]
 class TuningOptions:
     """When a bundle is good enough, and what a trial costs."""
 
-    max_drop: float = (
-        0.2  # points of WER, absolute, in the worst mode: streaming or full context, with or without rescoring
-    )
+    max_drop: float = 0.2  # points of WER (CER, MER), absolute, in the worst mode of context and rescoring
     agreement: float = 0.97  # share of frames whose experts are unchanged, mean over layers
     observers: tuple[str, ...] = ("minmax", "mse")
     agreement_utterances: int = 12
     sensitivity_utterances: int = 4
     threads: int | None = None  # of ONNX Runtime
+    rate: RateName | Literal["auto"] = "auto"  # what the loss is counted in; auto: as the transcripts are written
+    punctuation: Punctuation = "keep"
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ class Tuning:
     plan: QuantizationPlan
     accepted: bool
     chosen: int  # index of the plan's trial
-    baseline: dict[str, float]  # WER of fp32 in percent, by mode
+    baseline: dict[str, float]  # WER (CER, MER) of fp32 in percent, by mode
     trials: tuple[Trial, ...]
     options: TuningOptions
     utterances: int
+    scored: RateName = "wer"  # what the loss was counted in
     sensitivity: Sensitivity | None = None  # None: nothing had to fall back
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class _Judge:
     convert: ConvertOptions
     work: Path
     report: Report
+    scoring: Scoring
     baseline: dict[str, float] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     plans: list[QuantizationPlan] = field(default_factory=list)
@@ -103,13 +106,13 @@ class _Judge:
         bundle = convert(self.experiment, self.work / "fp32", self.convert)
         self.baseline = self._wer(bundle)
         found = ", ".join(f"{mode} {wer:.2f} %" for mode, wer in self.baseline.items())
-        self.report(f"fp32: WER {found} on {len(self.corpus)} recordings")
-        words = sum(len(utterance.text.split()) for utterance in self.corpus)
+        self.report(f"fp32: {self.scoring.title} {found} on {len(self.corpus)} recordings")
+        words = sum(len(self.scoring.tokens(utterance.text)) for utterance in self.corpus)
         one = 100 / max(1, words)
         if one > self.options.max_drop >= 0:
             self.report(
-                f"note: one of {words} words is {one:.2f} points, more than the {self.options.max_drop:g} allowed; "
-                "more recordings would tell chance from loss"
+                f"note: one of {words} {self.scoring.unit} is {one:.2f} points, more than the "
+                f"{self.options.max_drop:g} allowed; more recordings would tell chance from loss"
             )
 
     def judge(self, plan: QuantizationPlan, observer: str, fell_back: Sequence[str], precision: str) -> float:
@@ -134,7 +137,7 @@ class _Judge:
         self.plans.append(plan)
         count = f"{len(fell_back)} parts in {precision}" if fell_back else "nothing fell back"
         self.report(
-            f"trial {len(self.trials)}: {observer}, {count}: WER {drop:+.2f} points, "
+            f"trial {len(self.trials)}: {observer}, {count}: {self.scoring.title} {drop:+.2f} points, "
             f"routing {100 * agreement:.1f} %, {size / 1e6:.1f} MB, {seconds:.0f} s: "
             f"{'good enough' if accepted else 'not good enough'}"
         )
@@ -149,7 +152,7 @@ class _Judge:
         )
         self.threads = recognizer.backend.threads
         modes = choose_modes([recognizer.manifest])  # those a report measures: one pass serves them all
-        measured = rates(self.corpus, measure_wer(recognizer, self.corpus, modes))
+        measured = rates(self.corpus, measure_wer(recognizer, self.corpus, modes), self.scoring)
         return {mode: rate.wer if rate.wer is not None else 0.0 for mode, rate in measured.items()}
 
 
@@ -177,7 +180,9 @@ def tune(
     options = options or TuningOptions()
     convert_options = dataclasses.replace(convert_options or ConvertOptions(), overwrite=False, name="")
     with tempfile.TemporaryDirectory(prefix="u2edge-tune-") as folder:
-        judge = _Judge(experiment, corpus, options, convert_options, Path(folder), report)
+        scoring = choose_scoring((u.text for u in corpus), options.rate, options.punctuation)
+        report(f"scored in {scoring.title}: {scoring.description}")
+        judge = _Judge(experiment, corpus, options, convert_options, Path(folder), report, scoring)
         judge.measure_baseline()
         sensitivity = None
         if not _search(judge, replay, [(observer, ()) for observer in options.observers]):
@@ -200,6 +205,7 @@ def tune(
             trials,
             options,
             len(corpus),
+            scoring.rate,
             sensitivity,
         )
 

@@ -113,9 +113,10 @@ def decide(
     unknown = [bar.title for bar in bars if bar.passed is None]
     if unknown:
         return Verdict("Not decided", f"Not measured: {', '.join(unknown)}. The commands are below.", "warn", bars)
-    accurate = f"WER {drop.text} in the worst mode, {routes.text} of routing unchanged"
+    name = wer.rate.upper() if wer else "WER"
+    accurate = f"{name} {drop.text} in the worst mode, {routes.text} of routing unchanged"
     if agreement is not None and not any(mode.layers for mode in agreement.modes):
-        accurate = f"WER {drop.text} in the worst mode"
+        accurate = f"{name} {drop.text} in the worst mode"
     gains = {"smaller": smaller.passed, "faster": faster.passed}
     if all(gains.values()):
         return Verdict(
@@ -155,7 +156,7 @@ def measured(difference: Difference | None) -> Interval | None:
 
 def drop_bar(wer: WerReport | None) -> Bar:
     """The largest rise of WER over all modes."""
-    title, limit_text = "WER drop, worst mode", f"at most {MAX_DROP:.1f} points"
+    title, limit_text = f"{wer.rate.upper() if wer else 'WER'} drop, worst mode", f"at most {MAX_DROP:.1f} points"
     rows = compared(wer)
     if not rows:
         return Bar("drop", title, None, MAX_DROP, "–", limit_text, None, "not measured")

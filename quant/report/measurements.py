@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from calibration.corpus import Utterance, spread
 from calibration.profile import Profile
@@ -23,6 +23,7 @@ from quant.measure.bench.machine import bundle_id, machine, versions
 from quant.measure.bench.measure import BenchResult
 from quant.measure.wer.compare import Selection
 from quant.measure.wer.measure import WerReport
+from quant.measure.wer.scoring import Punctuation, RateName, choose_scoring
 from quant.precision.sensitivity_result import Sensitivity
 from quant.report.decode import ReportError, decode
 from quant.report.names import model_order
@@ -44,6 +45,8 @@ class ReportRequest:
     checkpoint: Path | None = None  # for sensitivity
     profile: Path | None = None  # for coverage, and the sensitivity of static int8
     selection: Selection | None = None  # of recordings
+    rate: RateName | Literal["auto"] = "auto"
+    punctuation: Punctuation = "keep"
     wer: Path | None = None  # what u2edge wer --json wrote
     bench: Path | None = None  # what u2edge bench --json wrote
     skip: frozenset[str] = field(default_factory=frozenset)  # of PARTS
@@ -84,9 +87,11 @@ class Store:
                     cache = self._folder / "transcripts"
                     measured.append(measure_wer(recognizer, self._corpus, modes, cache=cache, progress=ticker.show))
             assert request.selection is not None
-            return report(self._corpus, request.selection, measured[1], measured[0])
+            return report(self._corpus, request.selection, measured[1], measured[0], scoring)
 
-        return self._once("wer", WerReport, [self._digest(), [str(p) for p in request.selection.manifests]], make)
+        scoring = choose_scoring((u.text for u in self._corpus), request.rate, request.punctuation)
+        key = [self._digest(), [str(p) for p in request.selection.manifests], scoring.description]
+        return self._once("wer", WerReport, key, make)
 
     def bench(self) -> BenchResult | None:
         """Both bundles interleaved."""

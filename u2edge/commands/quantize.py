@@ -12,7 +12,17 @@ import typer
 
 from edge.system.commandline import command_line
 from edge.system.console import note
-from u2edge.options import REFERENCE, Force, Recommend, Threads, beside
+from u2edge.options import (
+    REFERENCE,
+    Force,
+    Punctuation,
+    PunctuationOption,
+    Rate,
+    RateOption,
+    Recommend,
+    Threads,
+    beside,
+)
 
 EXAMPLE = "u2edge quantize models/reference --tune build/dev-digits --max-drop 0.2"
 
@@ -73,8 +83,10 @@ def quantize(
         ),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0.0, help="Accept this loss with --tune, in points of WER, absolute.")
+        float, typer.Option(min=0.0, help="Accept this loss with --tune, in points of the error rate, absolute.")
     ] = 0.2,
+    rate: RateOption = Rate.auto,
+    punctuation: PunctuationOption = Punctuation.keep,
     min_agreement: Annotated[
         float,
         typer.Option(min=0.0, max=100.0, help="Want this percentage of frames to keep their experts with --tune."),
@@ -133,6 +145,8 @@ def quantize(
         observer="mse" if observer is Observer.kl else observer.value,
         tune=tuple(tune or ()),
         max_drop=max_drop,
+        rate=rate.value,
+        punctuation=punctuation.value,
         min_agreement=min_agreement / 100,
         split=split or None,
         limit=limit,
@@ -154,7 +168,7 @@ def quantize(
     note(f"next: u2edge transcribe AUDIO --bundle {shlex.quote(str(request.out))}")
     if done.tuning is not None and not done.tuning.accepted:
         note(
-            f"tuning: expected at most {max_drop:g} points of WER and {min_agreement:g} % of frames with the same "
-            f"experts; the best of {len(done.tuning.trials)} trials was written"
+            f"tuning: expected at most {max_drop:g} points of {done.tuning.scored.upper()} and {min_agreement:g} % of "
+            f"frames with the same experts; the best of {len(done.tuning.trials)} trials was written"
         )
         raise typer.Exit(1)

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from edge.system.console import note
-from u2edge.options import Limit, Manifests, Match, Processes, Split, Threads
+from u2edge.options import (
+    Limit,
+    Manifests,
+    Match,
+    Processes,
+    Punctuation,
+    PunctuationOption,
+    Rate,
+    RateOption,
+    Split,
+    Threads,
+)
 
 EXAMPLE = (
     "u2edge report models/reference --baseline build/fp32 --bundle build/int8 --profile build/reference.profile "
@@ -47,6 +58,8 @@ def report(
     match: Match = "",
     wer: Annotated[Path | None, typer.Option(help="Reuse this file of u2edge wer --json.")] = None,
     bench: Annotated[Path | None, typer.Option(help="Reuse this file of u2edge bench --json.")] = None,
+    rate: RateOption = Rate.auto,
+    punctuation: PunctuationOption = Punctuation.keep,
     skip: Annotated[list[Part] | None, typer.Option(help="Leave this measurement out; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Measure latency for at least this long.")] = 20.0,
     processes: Processes = 3,
@@ -72,6 +85,8 @@ def report(
         selection=Selection(tuple(data), None if split == "all" else split, limit, match) if data else None,
         wer=wer,
         bench=bench,
+        rate=rate.value,
+        punctuation=punctuation.value,
         skip=frozenset(part.value for part in skip or ()),
         threads=threads,
         seconds=seconds,

@@ -30,6 +30,10 @@ from u2edge.options import (
     Match,
     Precision,
     PrecisionOption,
+    Punctuation,
+    PunctuationOption,
+    Rate,
+    RateOption,
     Split,
     Threads,
     baseline_config,
@@ -88,9 +92,11 @@ def wer(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="End with exit code 1 when the WER of any mode rises by more than this many points."
+            min=0.0, help="End with exit code 1 when the error rate of any mode rises by more than this many points."
         ),
     ] = None,
+    rate: RateOption = Rate.auto,
+    punctuation: PunctuationOption = Punctuation.keep,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Report recordings that cannot be used and leave them out.")
     ] = False,
@@ -108,7 +114,8 @@ def wer(
         int, typer.Option(min=1, max=256, help="Use this many processes; each has one thread unless told otherwise.")
     ] = 1,
 ) -> None:
-    """Word error rates on a corpus: streaming and full context, with and without rescoring, one bundle or two.
+    """Error rates (WER, or CER and MER as the language is written) on a corpus: streaming and full context, with and
+    without rescoring, one bundle or two.
 
     Exit code 1 when a mode lost more than --max-drop.
     """
@@ -116,6 +123,7 @@ def wer(
     from edge.runtime import Recognizer
     from quant.measure.wer.compare import Selection, report, write_errors
     from quant.measure.wer.measure import MeasureError, WerOptions, choose_modes, measure_wer
+    from quant.measure.wer.scoring import choose_scoring
     from quant.measure.wer.tables import print_report
 
     config = EngineConfig(engine.value, device.value, threads or (1 if jobs > 1 else None), precision.value)
@@ -124,6 +132,7 @@ def wer(
         raise MeasureError("--max-drop: expected a bundle to compare with, found none; add --baseline BUNDLE")
     selection = Selection(tuple(data), None if split == "all" else split, limit, match)
     corpus = read_corpus(selection.manifests, selection.split, selection.limit, selection.match)
+    scoring = choose_scoring((u.text for u in corpus), rate.value, punctuation.value)
     loaded = [Recognizer.load(path, how) for path, how in ((baseline, other), (bundle, config)) if path is not None]
     modes = choose_modes([r.manifest for r in loaded], mode.value, rescoring.value, reencode)
     options = WerOptions(chunk_ms, left_chunks, beam)
@@ -145,14 +154,14 @@ def wer(
         corpus = [u for u in corpus if u.name not in found.skipped]
         for reason in found.skipped.values():
             print(f"skipped: {reason}", file=sys.stderr)
-    result = report(corpus, selection, measured[-1], measured[0] if baseline is not None else None)
+    result = report(corpus, selection, measured[-1], measured[0] if baseline is not None else None, scoring)
     if json is not None:
         write_json(json, asdict(result))
     if errors is not None:
-        write_errors(result, errors)
+        write_errors(result, errors, scoring)
     print_report(result)
     if max_drop is not None and (over := _over(result, max_drop)):
-        print(f"error: WER rises by more than {max_drop:g} points: {', '.join(over)}", file=sys.stderr)
+        print(f"error: {scoring.title} rises by more than {max_drop:g} points: {', '.join(over)}", file=sys.stderr)
         raise typer.Exit(1)
 
 

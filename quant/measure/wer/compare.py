@@ -18,22 +18,22 @@ from quant.measure.wer.measure import (
     Measurement,
     Mode,
     ModeReport,
+    Transcript,
     UtteranceTexts,
     WerReport,
 )
 from quant.measure.wer.score import (
     RESAMPLES,
     SEED,
+    WORDS,
     Alignment,
     DamagedUtterance,
     align,
     damaged_words,
     difference,
-    normalise,
     rate,
 )
-
-NORMALISATION = "lower case, runs of white space as one space; punctuation and numbers as they are; words end at spaces"
+from quant.measure.wer.scoring import Scoring, punctuation_hint
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,11 @@ class Selection:
 
 
 def report(
-    corpus: Sequence[Utterance], selection: Selection, bundle: Measurement, baseline: Measurement | None = None
+    corpus: Sequence[Utterance],
+    selection: Selection,
+    bundle: Measurement,
+    baseline: Measurement | None = None,
+    scoring: Scoring = WORDS,
 ) -> WerReport:
     """Everything ``u2edge wer --json`` writes.
 
@@ -55,7 +59,7 @@ def report(
         MeasureError: as :func:`compare`.
     """
     several = len(selection.manifests) > 1
-    modes = compare(corpus, bundle, baseline, several)
+    modes = compare(corpus, bundle, baseline, several, scoring)
     new = {t.name: t for t in bundle.transcripts}
     old = {t.name: t for t in baseline.transcripts} if baseline is not None else None
     used = [u for u in corpus if u.name in new and (old is None or u.name in old)]
@@ -77,7 +81,7 @@ def report(
         limit=selection.limit,
         match=selection.match,
         utterances=len(used),
-        without_text=sum(not normalise(u.text) for u in used),
+        without_text=sum(not scoring.tokens(u.text) for u in used),
         words=modes[0].bundle.words,
         seconds=sum(u.seconds for u in utterances),
         speakers=len({u.speaker for u in used if u.speaker}),
@@ -91,7 +95,9 @@ def report(
         options=bundle.options,
         modes=modes,
         utterances=utterances,
-        normalisation=NORMALISATION,
+        normalisation=scoring.description,
+        rate=scoring.rate,
+        hint="" if scoring.punctuation == "drop" else _punctuation_hint(used, new),
         bootstrap={"resamples": RESAMPLES, "seed": SEED, "confidence": 0.95, "unit": "utterance"},
         command=command_line(),
         versions=versions(),
@@ -103,7 +109,11 @@ def report(
 
 
 def compare(
-    corpus: Sequence[Utterance], bundle: Measurement, baseline: Measurement | None = None, several: bool = False
+    corpus: Sequence[Utterance],
+    bundle: Measurement,
+    baseline: Measurement | None = None,
+    several: bool = False,
+    scoring: Scoring = WORDS,
 ) -> tuple[ModeReport, ...]:
     """Both measurements against the references, mode by mode, on the recordings that both could use.
 
@@ -111,6 +121,7 @@ def compare(
         corpus: that both were measured on.
         bundle, baseline: measurements with the same modes and options.
         several: the corpus has several manifests; groups are then formed within each.
+        scoring: what counts as an error.
 
     Raises:
         MeasureError: other modes, options or recordings.
@@ -123,7 +134,7 @@ def compare(
     corpus = [u for u in corpus if u.name in used]
     if not corpus:
         raise MeasureError("expected recordings that both bundles transcribed, found none")
-    return tuple(_mode_report(mode, corpus, bundle, baseline, several) for mode in bundle.modes)
+    return tuple(_mode_report(mode, corpus, bundle, baseline, several, scoring) for mode in bundle.modes)
 
 
 def group_of(utterance: Utterance, several: bool = False) -> str:
@@ -148,17 +159,22 @@ class _Side:
     alignments: dict[str, Alignment]
 
 
-def _side(corpus: Sequence[Utterance], measurement: Measurement, mode: Mode) -> _Side:
-    texts = {t.name: normalise(t.texts[mode.key]) for t in measurement.transcripts}
-    aligned = align([u.text for u in corpus], [texts[u.name] for u in corpus])
+def _side(corpus: Sequence[Utterance], measurement: Measurement, mode: Mode, scoring: Scoring) -> _Side:
+    texts = {t.name: scoring.normalise(t.texts[mode.key]) for t in measurement.transcripts}
+    aligned = align([u.text for u in corpus], [texts[u.name] for u in corpus], scoring)
     return _Side(texts, {u.name: a for u, a in zip(corpus, aligned)})
 
 
 def _mode_report(
-    mode: Mode, corpus: Sequence[Utterance], bundle: Measurement, baseline: Measurement | None, several: bool
+    mode: Mode,
+    corpus: Sequence[Utterance],
+    bundle: Measurement,
+    baseline: Measurement | None,
+    several: bool,
+    scoring: Scoring,
 ) -> ModeReport:
-    new = _side(corpus, bundle, mode)
-    old = _side(corpus, baseline, mode) if baseline is not None else None
+    new = _side(corpus, bundle, mode, scoring)
+    old = _side(corpus, baseline, mode, scoring) if baseline is not None else None
     groups: dict[str, list[Utterance]] = {}
     for utterance in corpus:
         group = group_of(utterance, several)
@@ -174,9 +190,12 @@ def _mode_report(
         difference=whole.difference,
         groups={name: _group(groups[name], new, old) for name in sorted(groups)},
         words=damaged_words(
-            list(new.alignments.values()), list(old.alignments.values()) if old else None, [u.text for u in corpus]
+            list(new.alignments.values()),
+            list(old.alignments.values()) if old else None,
+            [u.text for u in corpus],
+            scoring=scoring,
         ),
-        utterances=_damaged_utterances(corpus, new, old),
+        utterances=_damaged_utterances(corpus, new, old, scoring),
     )
 
 
@@ -191,7 +210,7 @@ def _group(utterances: Sequence[Utterance], new: _Side, old: _Side | None) -> Gr
 
 
 def _damaged_utterances(
-    corpus: Sequence[Utterance], new: _Side, old: _Side | None, count: int = 20
+    corpus: Sequence[Utterance], new: _Side, old: _Side | None, scoring: Scoring, count: int = 20
 ) -> tuple[DamagedUtterance, ...]:
     """Those whose errors rise most; without baseline, those with most errors."""
     listed = []
@@ -200,17 +219,22 @@ def _damaged_utterances(
         before = old.alignments[u.name].errors if old else None
         if errors > (before or 0):
             text = old.texts[u.name] if old else None
-            listed.append(DamagedUtterance(u.name, normalise(u.text), new.texts[u.name], text, errors, before))
+            listed.append(DamagedUtterance(u.name, scoring.normalise(u.text), new.texts[u.name], text, errors, before))
     listed.sort(key=lambda d: (-(d.bundle_errors - (d.baseline_errors or 0)), -d.bundle_errors, d.name))
     return tuple(listed[:count])
 
 
-def write_errors(result: WerReport, path: Path) -> None:
+def _punctuation_hint(used: Sequence[Utterance], transcripts: dict[str, Transcript]) -> str:
+    texts = [text for u in used for text in transcripts[u.name].texts.values()]
+    return punctuation_hint([u.text for u in used], texts)
+
+
+def write_errors(result: WerReport, path: Path, scoring: Scoring = WORDS) -> None:
     """One line per recording and mode whose text is not the reference."""
     lines = []
     for mode in result.modes:
         for u in result.utterances:
-            if normalise(u.bundle[mode.key]) != normalise(u.reference):
+            if scoring.tokens(u.bundle[mode.key]) != scoring.tokens(u.reference):
                 row = {"audio": u.name, "mode": mode.key, "reference": u.reference, "bundle": u.bundle[mode.key]}
                 if u.baseline is not None:
                     row["baseline"] = u.baseline[mode.key]

@@ -22,7 +22,8 @@ from edge.runtime.errors import EdgeError
 from edge.runtime.manifest import Manifest
 from quant.measure.bench.machine import BundleId, bundle_id, versions
 from quant.measure.wer.decode import Cache, Task, digest, transcribe_all
-from quant.measure.wer.score import DamagedUtterance, DamagedWord, Difference, Rate, align, rate
+from quant.measure.wer.score import WORDS, DamagedUtterance, DamagedWord, Difference, Rate, align, rate
+from quant.measure.wer.scoring import RateName, Scoring
 
 Context = Literal["streaming", "full"]
 Search = Literal["ctc", "rescoring", "second_pass"]
@@ -159,7 +160,7 @@ class WerReport:
     corpus: CorpusInfo
     options: WerOptions
     modes: tuple[ModeReport, ...]
-    normalisation: str
+    normalisation: str  # what was done to both texts, and what counts as a word
     bootstrap: dict[str, Any]  # resamples, seed, confidence, unit
     command: str
     versions: dict[str, str]
@@ -168,6 +169,8 @@ class WerReport:
     utterances: tuple[UtteranceTexts, ...] = ()  # left out of report.json
     inference: EngineConfig = field(default_factory=EngineConfig)
     baseline_inference: EngineConfig | None = None
+    rate: RateName = "wer"  # what ``Rate.wer`` is
+    hint: str = ""  # what the references and the texts do not have in common, "" for nothing
     schema_version: int = SCHEMA_VERSION
 
 
@@ -289,11 +292,11 @@ def measure_wer(
     return Measurement(bundle, modes, options, transcripts, skipped, time.perf_counter() - began, inference)
 
 
-def rates(corpus: Sequence[Utterance], measurement: Measurement) -> dict[str, Rate]:
+def rates(corpus: Sequence[Utterance], measurement: Measurement, scoring: Scoring = WORDS) -> dict[str, Rate]:
     """Errors of one bundle by mode key: what a tuner needs."""
     references = {u.name: u.text for u in corpus}
     return {
-        mode.key: rate(align([references[t.name] for t in measurement.transcripts], _texts(measurement, mode)))
+        mode.key: rate(align([references[t.name] for t in measurement.transcripts], _texts(measurement, mode), scoring))
         for mode in measurement.modes
     }
 

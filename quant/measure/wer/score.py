@@ -1,4 +1,7 @@
-"""Word and character errors of one system, and the difference between two on the same recordings."""
+"""Errors of one system, and the difference between two on the same recordings.
+
+What a word is, ``quant.measure.wer.scoring`` says: with CER and MER, characters are words of their own here.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,18 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.measure.wer.scoring import Scoring
+
+WORDS = Scoring()
 RESAMPLES, SEED = 10_000, 0
 _BATCH_FLOATS = 4_000_000  # of one batch of resamples (32 MB)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Errors against a reference. ``wer`` and ``cer`` are percent of its words and characters (spaces included);
-    None when the reference has none, and then every recognised word is still counted as an insertion."""
+    """Errors against a reference. ``wer`` is percent of its words, which is CER or MER when characters were the words
+    (``WerReport.rate``); ``cer`` percent of its characters, spaces between words included. None when the reference has
+    none, and then every recognised word is still counted as an insertion."""
 
     utterances: int
     wrong: int  # utterances with at least one word error
@@ -96,24 +103,17 @@ class Alignment:
         return self.substitutions + self.deletions + self.insertions
 
 
-def normalise(text: str) -> str:
-    """Lower case, one space between words: the whole normalisation. Punctuation and numbers stay as they are."""
-    return " ".join(text.lower().split())
+def align(references: Sequence[str], texts: Sequence[str], scoring: Scoring = WORDS) -> list[Alignment]:
+    """The alignment with the fewest errors of every utterance, by jiwer; both sides are normalised first."""
+    return [_align(r, t, scoring) for r, t in zip(references, texts, strict=True)]
 
 
-def align(references: Sequence[str], texts: Sequence[str]) -> list[Alignment]:
-    """The alignment with the fewest word errors of every utterance, by jiwer; both sides are normalised first."""
-    references, texts = [normalise(r) for r in references], [normalise(t) for t in texts]
-    if not references:
-        return []
-    return [_align(r, t) for r, t in zip(references, texts, strict=True)]
-
-
-def _align(reference: str, text: str) -> Alignment:
-    spoken, written = reference.split(), text.split()
-    if reference == text:
+def _align(reference: str, text: str, scoring: Scoring) -> Alignment:
+    spoken, written = scoring.tokens(reference), scoring.tokens(text)
+    reference, text = scoring.normalise(reference), scoring.normalise(text)
+    if spoken == written:
         return Alignment(len(spoken), len(reference), 0, 0, 0, 0, ())
-    words = jiwer.process_words(reference, text)
+    words = jiwer.process_words(" ".join(spoken), " ".join(written))
     characters = jiwer.process_characters(reference, text)
     missed: list[tuple[str, str]] = []
     for part in words.alignments[0]:
@@ -202,10 +202,14 @@ def bootstrap(
 
 
 def damaged_words(
-    bundle: Sequence[Alignment], baseline: Sequence[Alignment] | None, references: Sequence[str], count: int = 20
+    bundle: Sequence[Alignment],
+    baseline: Sequence[Alignment] | None,
+    references: Sequence[str],
+    count: int = 20,
+    scoring: Scoring = WORDS,
 ) -> tuple[DamagedWord, ...]:
     """The words whose errors rise most from ``baseline`` to ``bundle``; without baseline, those most often wrong."""
-    spoken = Counter(word for text in references for word in normalise(text).split())
+    spoken = Counter(word for text in references for word in scoring.tokens(text))
     now = _by_word(bundle)
     before = _by_word(baseline) if baseline is not None else Counter()
     rise = {word: now[word] - before[word] for word in now if now[word] > before[word]}

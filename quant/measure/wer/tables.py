@@ -12,6 +12,7 @@ from edge.system.console import table_console
 from quant.measure.labels import bundle_names, engine_names
 from quant.measure.wer.measure import ModeReport, WerReport
 from quant.measure.wer.score import Difference
+from quant.measure.wer.scoring import Scoring
 
 _WORDS, _UTTERANCES = 10, 5  # rows for people; the JSON has 20
 
@@ -25,7 +26,8 @@ def print_report(result: WerReport, console: Console | None = None) -> None:
         assert result.baseline_inference is not None
         engines = engine_names(result.inference, result.baseline_inference)
         new_name, old_name = bundle_names(result.bundle.name, result.bundle.scheme, old.name, old.scheme, engines)
-    title = f"{corpus.utterances} recordings, {corpus.words} words, {corpus.seconds / 60:.1f} min"
+    unit = Scoring(result.rate).unit
+    title = f"{corpus.utterances} recordings, {corpus.words} {unit}, {corpus.seconds / 60:.1f} min"
     if not result.inference.same_engine(EngineConfig()) and old is None:
         title += f", {result.inference.title}"
     console.print(_overall(result, title, old_name, new_name))
@@ -43,6 +45,8 @@ def print_report(result: WerReport, console: Console | None = None) -> None:
         )
         console.print(text, highlight=False)
     console.print(f"text is compared in {result.normalisation}", highlight=False)
+    if result.hint:
+        console.print(result.hint, highlight=False, markup=False)
     if old is not None:
         for mode in result.modes:
             console.print(f"{mode.title}: {in_words(mode, new_name, old_name)}", highlight=False, markup=False)
@@ -72,11 +76,12 @@ def _damage(mode: ModeReport) -> float:
 
 
 def _overall(result: WerReport, title: str, old: str, new: str) -> Table:
-    table = Table(title=f"WER %, {escape(new)}: {title}", box=SIMPLE_HEAD)
+    table = Table(title=f"{result.rate.upper()} %, {escape(new)}: {title}", box=SIMPLE_HEAD)
     table.add_column("mode", no_wrap=True)
-    for header in [escape(old), escape(new), "points", "95 %", "P(worse)"] if old else ["WER %"]:
+    for header in [escape(old), escape(new), "points", "95 %", "P(worse)"] if old else [f"{result.rate.upper()} %"]:
         table.add_column(header, justify="right", no_wrap=header in ("95 %", "P(worse)"))
-    table.add_column("CER %", justify="right")
+    if result.rate == "wer":
+        table.add_column("CER %", justify="right")
     for mode in result.modes:
         cells = [_percent(mode.bundle.wer)]
         if mode.baseline is not None and mode.difference is not None:
@@ -84,7 +89,7 @@ def _overall(result: WerReport, title: str, old: str, new: str) -> Table:
             interval = "-" if d.low is None or d.high is None else f"{d.low:+.2f}..{d.high:+.2f}"
             chance = "-" if d.degradation is None else f"{d.degradation:.2f}"
             cells = [_percent(mode.baseline.wer), *cells, _points(d), interval, chance]
-        table.add_row(mode.title, *cells, _percent(mode.bundle.cer))
+        table.add_row(mode.title, *cells, *([_percent(mode.bundle.cer)] if result.rate == "wer" else []))
     return table
 
 
@@ -106,7 +111,7 @@ def _breakdown(result: WerReport) -> Table:
 
 def _groups(result: WerReport) -> Table:
     compared = ", points against the baseline in brackets" if result.baseline else ""
-    table = Table(title=f"WER % by source{compared}", box=SIMPLE_HEAD)
+    table = Table(title=f"{result.rate.upper()} % by source{compared}", box=SIMPLE_HEAD)
     table.add_column("source", overflow="fold")
     table.add_column("files", justify="right")
     for mode in result.modes:

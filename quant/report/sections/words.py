@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from quant.measure.wer.measure import GroupReport, ModeReport
 from quant.measure.wer.score import Rate
+from quant.measure.wer.scoring import Scoring
 from quant.report.content import Report
 from quant.report.data import MAX_DROP, compared, measured
 from quant.report.names import points
@@ -32,6 +33,10 @@ def wer_section(report: Report) -> Markup:
     return render(
         "wer.html.j2",
         corpus=wer.corpus,
+        unit=Scoring(wer.rate).unit,
+        rate=wer.rate.upper(),
+        normalisation=wer.normalisation,
+        hint=wer.hint,
         resamples=wer.bootstrap["resamples"],
         names=report.names,
         table=Table(head, [_row(mode.title, mode, reach) for mode in wer.modes], columns),

@@ -75,7 +75,7 @@ def test_an_impossible_budget_ends_with_everything_in_float(
     assert last.bytes > tuning.trials[0].bytes
     experts = [p for p in last.fell_back if ".experts." in p]
     assert len(experts) == 4  # 2 feed-forward layers of 2 experts, one by one
-    assert len(lines) == len(tuning.trials) + 2
+    assert len(lines) == len(tuning.trials) + 3 and lines[0].startswith("scored in WER: ")
     assert tuning.plan.counts() == {"fp32": len(tuning.plan.layers)} or tuning.chosen < len(counts) - 1
 
 
