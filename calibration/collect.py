@@ -22,7 +22,7 @@ from edge.model.checkpoint import Experiment
 from edge.model.config import ModelConfig
 from edge.model.feedforward import FeedForward, MoeFeedForward
 from edge.model.u2pp import U2pp
-from edge.runtime.audio import read_resampled
+from edge.runtime.audio_files import read_resampled
 from edge.runtime.errors import AudioError, EdgeError, OptionsError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions

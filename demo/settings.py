@@ -22,6 +22,8 @@ class Settings:
     left_chunks: int = 16
     rescoring: bool = True
     reencode: bool | None = None
+    channel: int | None = None
+    """Of the microphone or the files, from 1; None: all, or the live one."""
 
     @property
     def bundles(self) -> tuple[Path, ...]:

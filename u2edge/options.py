@@ -137,6 +137,13 @@ Split = Annotated[
 Limit = Annotated[int, typer.Option(min=0, help="Take at most this many recordings, spread evenly; 0 takes all.")]
 Match = Annotated[str, typer.Option(help="Take only recordings whose name contains this.")]
 Beam = Annotated[int, typer.Option(min=1, help="Keep and rescore this many hypotheses of the CTC search.")]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Hear this channel alone, counted from 1. [default: all mixed, or one alone where mixing would cancel it]",
+    ),
+]
 RateOption = Annotated[
     Rate,
     typer.Option(

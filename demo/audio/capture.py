@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from demo.audio.devices import NO_MICROPHONE, Input, choose, scan
 from demo.audio.portaudio import reason_of, rescan
 from demo.audio.source import MicrophoneError
+from edge.runtime.channels import ChannelMixer
 
 BLOCK_S = 0.02  # seconds per callback
 _PERIODS = 32  # of the driver's buffer; many sound cards can do no more
 _WINDOW_S = 30.0  # over which the least delay is looked for; short enough that the drift of a sound card is nothing
 _RATES = (48000, 44100, 16000, 32000, 22050, 8000)  # Hz, when a device refuses its own
+_CHANNELS = 8  # opened at most, unless a higher one is asked for
+_FRONT_DOOR = 32  # channels that PulseAudio and PipeWire claim at least
 _INVALID_RATE, _INVALID_CHANNELS, _UNAVAILABLE = -9997, -9998, -9985  # PortAudio's error codes
 
 OnSamples = Callable[["Capture", NDArray[np.float32], float, float], None]
@@ -71,14 +74,20 @@ class Capture:
         receive: called with (this, mono samples (n,) float32 in -1..1, when the last of them existed by
             ``time.monotonic()``, seconds known to be lost before them), on a thread of PortAudio's.
         rates: Hz, tried in this order.
+        channel: of the device, from 1, that is heard alone; None: as ``edge.runtime.channels`` decides.
 
     Raises:
         MicrophoneError: the device cannot be opened.
     """
 
-    def __init__(self, sounddevice: Any, device: Input, receive: OnSamples, rates: Sequence[int]) -> None:
+    def __init__(
+        self, sounddevice: Any, device: Input, receive: OnSamples, rates: Sequence[int], channel: int | None = None
+    ) -> None:
+        if channel is not None and not 1 <= channel <= device.channels:
+            raise MicrophoneError(f"{device.name}: expected a channel of 1 to {device.channels}, found {channel}")
+        self._channel = channel
         self.device = device
-        self.name = device.name
+        self.name, self.label = device.name, device.shown
         self.finished = False  # the system has ended the stream
         self.blocks = 0
         self.overflows = 0
@@ -88,6 +97,7 @@ class Capture:
         self._closing = False
         self._stream, self.rate, self.channels = self._open(sounddevice, rates)
         self.clock = SampleClock(self.rate)
+        self._mixer = ChannelMixer(self.rate, channel)
         try:
             self.last = self.opened = time.monotonic()
             self._stream.start()
@@ -96,9 +106,9 @@ class Capture:
             raise _refused(device, error) from None
 
     def _open(self, sounddevice: Any, rates: Sequence[int]) -> tuple[Any, int, int]:
-        """The device's own rate and one channel, if it can; else what it can."""
+        """The device's own rate and its first channels, if it can; else what it can."""
         failure: Exception | None = None
-        for channels in dict.fromkeys((1, min(2, self.device.channels), self.device.channels)):
+        for channels in _channel_counts(self.device, self._channel):
             for rate in dict.fromkeys((*rates, self.device.rate, *_RATES)):
                 try:
                     stream = sounddevice.InputStream(
@@ -125,11 +135,12 @@ class Capture:
         if self._closing:
             return
         now = time.monotonic()
-        mono = samples[:, 0].copy() if self.channels == 1 else samples.mean(axis=1, dtype=np.float32)
-        if not np.isfinite(mono).all():
-            self.broken += int(np.count_nonzero(~np.isfinite(mono)))
-            np.nan_to_num(mono, copy=False, posinf=0.0, neginf=0.0)
-        np.clip(mono, -1.0, 1.0, out=mono)
+        block = samples.copy()
+        if not np.isfinite(block).all():
+            self.broken += int(np.count_nonzero(~np.isfinite(block)))
+            np.nan_to_num(block, copy=False, posinf=0.0, neginf=0.0)
+        np.clip(block, -1.0, 1.0, out=block)
+        mono = self._mixer.accept(block)
         lost_s = 0.0
         if status.input_overflow:
             self.overflows += 1
@@ -138,6 +149,11 @@ class Capture:
         self.last = now
         self.blocks += 1
         self._receive(self, mono, captured, lost_s)
+
+    @property
+    def channel_note(self) -> str:
+        """One sentence when one of several channels is heard alone, else ""."""
+        return self._mixer.told()
 
     def _on_finished(self) -> None:
         self.finished = True
@@ -150,11 +166,17 @@ class Capture:
 
 
 def open_capture(
-    sounddevice: Any, wanted: str | None, receive: OnSamples, rates: Sequence[int] = (), attempt: int = 0
+    sounddevice: Any,
+    wanted: str | None,
+    receive: OnSamples,
+    rates: Sequence[int] = (),
+    attempt: int = 0,
+    channel: int | None = None,
 ) -> Capture:
     """Look for devices anew and open the wanted one, or when that is None the default one or else any other.
 
     Args:
+        channel: see Capture.
         attempt: counts the attempts that opened something silent: each second one begins with another device.
 
     Raises:
@@ -177,11 +199,20 @@ def open_capture(
     failure: MicrophoneError | None = None
     for device in candidates:
         try:
-            return Capture(sounddevice, device, receive, rates)
+            return Capture(sounddevice, device, receive, rates, channel)
         except MicrophoneError as error:
             failure = failure or error
     assert failure is not None
     raise failure
+
+
+def _channel_counts(device: Input, channel: int | None) -> list[int]:
+    """How many channels to ask for, best first: all up to eight, as a microphone may be on any of them. A server's
+    front door claims dozens and mixes whatever there is into as many as are asked for: two."""
+    first = device.channels if device.channels <= _CHANNELS else 2 if device.channels >= _FRONT_DOOR else _CHANNELS
+    counts = [first, 1, min(2, device.channels), device.channels]
+    least = channel or 1
+    return list(dict.fromkeys(count for count in (*([channel] if channel else []), *counts) if count >= least))
 
 
 def _latency(sounddevice: Any) -> float | str:

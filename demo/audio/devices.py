@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from demo.audio.source import MicrophoneError
@@ -28,6 +28,13 @@ class Input:
     name: str
     rate: int  # Hz, its own
     channels: int
+    host: str = ""  # host API: ALSA, Core Audio, MME, Windows WASAPI, ...
+    label: str = ""  # the name, with the host API where several have the same one
+
+    @property
+    def shown(self) -> str:
+        """What menus list and what finds this device again."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True)
@@ -71,37 +78,62 @@ def scan(sounddevice: Any) -> tuple[list[Input], int | None]:
     Raises:
         sounddevice.PortAudioError: PortAudio fails.
     """
-    found = [
-        Input(index, str(device["name"]), int(device["default_samplerate"]), int(device["max_input_channels"]))
+    hosts = [str(host["name"]) for host in sounddevice.query_hostapis()]
+    found = labelled(
+        Input(
+            index,
+            str(device["name"]),
+            int(device["default_samplerate"]),
+            int(device["max_input_channels"]),
+            hosts[device["hostapi"]],
+        )
         for index, device in enumerate(sounddevice.query_devices())
         if device["max_input_channels"] > 0
-    ]
+    )
     default = sounddevice.default.device[0]  # -1: none
     return found, default if any(device.index == default for device in found) else None
+
+
+def labelled(found: Iterable[Input]) -> list[Input]:
+    """``found`` with labels that tell devices of one name apart: "Mic [MME]", "Mic [Windows WASAPI]", "Mic [MME] 2"."""
+    devices = list(found)
+    names = [device.name for device in devices]
+    full = [f"{device.name} [{device.host}]" for device in devices]
+    result = []
+    for i, device in enumerate(devices):
+        before = full[:i].count(full[i])
+        label = full[i] + (f" {before + 1}" if before else "")
+        result.append(replace(device, label=label if names.count(device.name) > 1 else device.name))
+    return result
 
 
 def choose(found: Sequence[Input], default: int | None, wanted: str | None) -> list[Input]:
     """Inputs to try, best first; empty when there is none.
 
-    None means the default one, then any other. A name means only it: exactly so, or on another card (after it was
-    plugged in again, ALSA may call "Desk mic (hw:1,0)" "Desk mic (hw:2,0)"), or a part of it.
+    None means the default one, then any other. A name means only it: exactly so, with its host API ("Mic [MME]") where
+    that was asked for, or on another card (after it was plugged in again, ALSA may call "Desk mic (hw:1,0)" "Desk mic
+    (hw:2,0)"), or a part of it. Of several that fit equally, the default one comes first.
     """
     if wanted is None:
         likely = [device for device in found if device.index == default or not _converter(device.name)]
         return sorted(likely, key=lambda device: device.index != default)
+    name, host = _without_host(wanted, {device.host for device in found})
     for alike in (
-        lambda name: name == wanted,
-        lambda name: _without_card(name) == _without_card(wanted),
-        lambda name: wanted.lower() in name.lower(),
+        lambda device: device.shown == wanted,
+        lambda device: device.name == wanted,
+        lambda device: device.name == name and device.host == host,
+        lambda device: _without_card(device.name) == _without_card(name) and host in ("", device.host),
+        lambda device: wanted.lower() in device.shown.lower(),
     ):
-        matches = [device for device in found if alike(device.name)]
+        matches = [device for device in found if alike(device)]
         if matches:
-            return matches
+            return sorted(matches, key=lambda device: device.index != default)
     return []
 
 
-def resolve(found: Sequence[Input], wanted: str | None) -> str | None:
-    """The name of what a user typed: a name, a part of one, or an index of PortAudio's list.
+def resolve(found: Sequence[Input], wanted: str | None, default: int | None = None) -> str | None:
+    """The label of what a user typed: a name, a part of one, or an index of PortAudio's list. The label finds this very
+    device again, also among others of its name, and after the list has changed.
 
     Raises:
         MicrophoneError: no such input; the message lists those there are.
@@ -111,15 +143,21 @@ def resolve(found: Sequence[Input], wanted: str | None) -> str | None:
     if wanted.isdigit():
         matches = [device for device in found if device.index == int(wanted)]
     else:
-        matches = choose(found, None, wanted)
+        matches = choose(found, default, wanted)
     if not matches:
-        known = ", ".join(f"{device.index} {device.name}" for device in found) or "none"
+        known = ", ".join(f"{device.index} {device.shown}" for device in found) or "none"
         raise MicrophoneError(f"no microphone called {wanted!r}; microphones found: {known}")
-    return matches[0].name
+    return matches[0].shown
 
 
 def _converter(name: str) -> bool:
     return name in _NO_MICROPHONES
+
+
+def _without_host(wanted: str, hosts: set[str]) -> tuple[str, str]:
+    """A label's name and host API: "Mic [MME] 2" -> "Mic", "MME"; the host is "" where there is none of that name."""
+    parts = re.fullmatch(r"(.+) \[(.+)\](?: \d+)?", wanted)
+    return (parts[1], parts[2]) if parts and parts[2] in hosts else (wanted, "")
 
 
 def _without_card(name: str) -> str:
@@ -137,8 +175,8 @@ def _list(task: dict[str, Any]) -> None:
         say(why=str(error).strip().splitlines()[0])
         return
     menu = [device for device in found if device.index == default or not _converter(device.name)]
-    names = list(dict.fromkeys(device.name for device in menu))  # on Windows each appears once per driver model
-    say(names=names, default=next((device.name for device in found if device.index == default), None))
+    names = [device.shown for device in menu]  # on Windows each appears once per host API
+    say(names=names, default=next((device.shown for device in found if device.index == default), None))
 
 
 if __name__ == "__main__":

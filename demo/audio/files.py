@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from demo.audio.source import Item
 from demo.events import Block, Notice, Severity
-from edge.runtime import AudioError, audio_seconds, read_blocks
-from edge.runtime.audio import to_mono_float
+from edge.runtime import AudioError, Clip, audio_seconds, read_blocks
+from edge.runtime.audio import checked
+from edge.runtime.channels import ChannelMixer
 
 BLOCK_S = 0.05  # seconds of audio per block
 
@@ -22,7 +23,8 @@ class FileSource:
     """An audio file, mono, in blocks of 50 ms.
 
     Args:
-        path: any format that libsndfile reads, one or two channels.
+        path: any format that libsndfile or an installed ffmpeg reads.
+        channel: heard alone, from 1; None: as ``edge.runtime.channels`` decides.
         pace: seconds of audio per second; None does not wait at all. Time begins with the first ``read``. A reader
             that is late gets the blocks it missed at once, with the time at which they were due in ``captured``:
             nothing is skipped.
@@ -34,14 +36,19 @@ class FileSource:
 
     live = False
 
-    def __init__(self, path: Path | str, pace: float | None = 1.0) -> None:
+    def __init__(self, path: Path | str, pace: float | None = 1.0, channel: int | None = None) -> None:
         if pace is not None and not pace > 0:
             raise ValueError(f"pace: expected a positive number or None, found {pace!r}")
         self.path = Path(path)
         self.name = self.path.name
-        self.seconds: float = audio_seconds(self.path)
+        self.seconds: float = audio_seconds(self.path, exact=False)
         self._pace = pace
-        self._blocks: Iterator[tuple[NDArray[Any], int]] = read_blocks(self.path, BLOCK_S)
+        self._notes: list[str] = []  # of the file, for the user
+        self._mixer: ChannelMixer | None = None
+        self._told = False
+        self._blocks: Iterator[tuple[NDArray[Any], int]] = read_blocks(
+            Clip(self.path, channel=channel), BLOCK_S, self._notes.append
+        )
         self._delivered = 0
         self._began: float | None = None
         self._next: tuple[NDArray[np.float32], int] | AudioError | None = self._step()
@@ -52,10 +59,15 @@ class FileSource:
     @property
     def ended(self) -> bool:
         """Whether everything was read."""
-        return self._next is None
+        return self._next is None and not self._notes
 
     def read(self, timeout_s: float) -> Item | None:
         """The next block once it is due; None after ``timeout_s``, or at the end. Damage ends it with a notice."""
+        if self._mixer is not None and self._mixer.taken is not None and not self._told:
+            self._told = True
+            return Notice("file", f"{self.name}: {self._mixer.told()}", Severity.INFO)
+        if self._notes:
+            return Notice("file", self._notes.pop(), Severity.WARNING)
         if self._next is None:
             return None
         if isinstance(self._next, AudioError):
@@ -88,7 +100,8 @@ class FileSource:
         except AudioError as error:
             return error
         try:
-            return to_mono_float(samples), rate
+            self._mixer = self._mixer or ChannelMixer(rate)
+            return self._mixer.accept(checked(samples)), rate
         except AudioError as error:
             return AudioError(f"{self.path}: {error} (after {at / rate:.2f} s)")
 

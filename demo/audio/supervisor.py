@@ -45,6 +45,7 @@ class MicrophoneSource:
     computer's sleep. Only one can be open in a process.
 
     Args:
+        channel: of the device, from 1; None: its first eight are opened, and what is live in them is followed.
         device: name, part of a name, or index in PortAudio's list. None: the default one; and another one when that
             disappears, which a chosen one is never replaced by.
 
@@ -55,8 +56,9 @@ class MicrophoneSource:
     live = True
     seconds: float | None = None
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, channel: int | None = None) -> None:
         self.state = State.OPENING
+        self._channel = channel
         self.lost_ms = 0.0  # of sound, in all
         self.overflows = 0  # of the driver
         self.dropped_blocks = 0  # because nobody read for two minutes
@@ -119,23 +121,24 @@ class MicrophoneSource:
     def _resolve(self, device: str | None) -> str | None:
         def look() -> str | None:
             portaudio.rescan(self._sounddevice)
-            return devices.resolve(devices.scan(self._sounddevice)[0], device)
+            found, default = devices.scan(self._sounddevice)
+            return devices.resolve(found, device, default)
 
         return portaudio.call(look, _OPEN_S) if device is not None else None
 
     def _open(self) -> Capture:
         rates = (self._rate,) if self._until else ()  # readers need not change theirs, if the device can
         capture = portaudio.call(
-            lambda: open_capture(self._sounddevice, self._wanted, self._receive, rates, self._attempt),
+            lambda: open_capture(self._sounddevice, self._wanted, self._receive, rates, self._attempt, self._channel),
             _OPEN_S,
             cancel=self._quit,
             discard=Capture.release,
         )
-        devices.in_use.add(capture.name)
+        devices.in_use.add(capture.label)
         return capture
 
     def _release(self, capture: Capture) -> None:
-        devices.in_use.discard(capture.name)
+        devices.in_use.discard(capture.label)
         try:
             portaudio.call(capture.release, _RELEASE_S, anyway=True)
         except portaudio.PortAudioHangs as error:
@@ -164,6 +167,7 @@ class MicrophoneSource:
         opened, slept, before = time.monotonic(), slept_s(), time.monotonic()
         excused = 0.0  # silence before this time is the computer's fault
         overflows = broken = 0
+        channel_note = ""
         heard = False
         while not self._quit.wait(_TICK_S):
             now = time.monotonic()
@@ -182,6 +186,9 @@ class MicrophoneSource:
                 self.overflows += capture.overflows - overflows
                 overflows = capture.overflows
                 self._tell(f"{capture.name}: sound was lost, the computer was too busy", Severity.WARNING, _SHOWN_S)
+            if capture.channel_note != channel_note:
+                channel_note = capture.channel_note
+                self._tell(f"{capture.name}: {channel_note}" if channel_note else "", Severity.INFO, 2 * _SHOWN_S)
             if capture.broken > broken:
                 self._tell(f"{capture.name}: broken samples, replaced by silence", Severity.WARNING, _SHOWN_S)
                 broken = capture.broken

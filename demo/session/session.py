@@ -86,7 +86,7 @@ class Session:
         def make() -> Source:
             from demo.audio.supervisor import MicrophoneSource
 
-            return MicrophoneSource(device)
+            return MicrophoneSource(device, self._first.channel)
 
         self.hear(make)
 
@@ -96,7 +96,7 @@ class Session:
         def make() -> Source:
             from demo.audio.files import FileSource
 
-            return FileSource(path, pace)
+            return FileSource(path, pace, self._first.channel)
 
         self.hear(make, paced=pace is not None, topic="file")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge.model.settings import ConfigError
 from edge.model.u2pp import U2pp
-from edge.runtime.audio import read_resampled
+from edge.runtime.audio_files import read_resampled
 from edge.runtime.chunker import FrameChunker
 from edge.runtime.engines.base import Backend, initial_state
 from edge.runtime.errors import AudioError

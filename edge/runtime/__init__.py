@@ -3,7 +3,7 @@
 Engines are imported when a bundle is loaded, not here.
 """
 
-from edge.runtime.audio import audio_seconds, load_audio, read_blocks
+from edge.runtime.audio_files import Clip, DamagedAudio, audio_seconds, load_audio, read_blocks
 from edge.runtime.bundle import Bundle, write_bundle
 from edge.runtime.endpoint import EndpointOptions, EndpointRule
 from edge.runtime.engines.config import EngineConfig
@@ -28,6 +28,8 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "Clip",
+    "DamagedAudio",
     "DecodeOptions",
     "EdgeError",
     "EndpointOptions",

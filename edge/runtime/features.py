@@ -9,7 +9,8 @@ import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.runtime.audio import Samples, read_resampled
+from edge.runtime.audio import Samples
+from edge.runtime.audio_files import read_resampled
 from edge.runtime.errors import OptionsError
 from edge.runtime.manifest import FeatureOptions
 

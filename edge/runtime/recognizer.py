@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.runtime.audio import read_blocks
+from edge.runtime.audio_files import Clip, DamagedAudio, read_blocks
 from edge.runtime.bundle import Bundle
 from edge.runtime.engines.autoselect import choose
 from edge.runtime.engines.base import Backend, Preparing, initial_state
@@ -116,20 +116,25 @@ class Recognizer:
         """Final results of a whole recording, one per utterance, as they come.
 
         Args:
-            source: path of an audio file (read in blocks, so hours are fine), or samples as ``Stream.accept``
-                takes them.
+            source: path of an audio file (read in blocks, so hours are fine), a ``Clip`` of one, or samples as
+                ``Stream.accept`` takes them.
             sample_rate: of samples, in Hz; not for a file.
             options: as for :meth:`stream`.
 
         Raises:
-            AudioError, OptionsError: as :meth:`stream` and ``Stream.accept``.
+            AudioError, OptionsError: as :meth:`stream` and ``Stream.accept``; damage in a file, after the results of
+                what was before it.
         """
         stream = self.stream(options)
-        if isinstance(source, (str, Path)):
+        if isinstance(source, (str, Path, Clip)):
             if sample_rate is not None:
                 raise AudioError("sample_rate: expected none for a file, which states its own")
-            for samples, rate in read_blocks(source):
-                yield from stream.accept(samples, rate)
+            try:
+                for samples, rate in read_blocks(source):
+                    yield from stream.accept(samples, rate)
+            except DamagedAudio:
+                yield from stream.finish()  # what was heard before the damage
+                raise
         else:
             if sample_rate is None:
                 raise AudioError("sample_rate: expected the rate of the samples in Hz, found none")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.runtime.audio import Resampler, Samples, check_sample_rate, to_mono_float
+from edge.runtime.audio import Resampler, Samples, check_sample_rate, checked
 from edge.runtime.bundle import Bundle
+from edge.runtime.channels import ChannelMixer
 from edge.runtime.chunker import FrameChunker, Frames
 from edge.runtime.endpoint import Endpointer
 from edge.runtime.engines.base import Backend, Preparing, initial_state
@@ -40,6 +41,7 @@ class Stream:
         features, stream, tokens = self._manifest.features, self._manifest.stream, self._manifest.tokens
         self._sample_rate: int | None = None
         self._resampler: Resampler | None = None
+        self._mixer = ChannelMixer(1)
         self._fbank = StreamingFbank(features)
         self._chunker = FrameChunker(stream, plan.chunk, features.num_mel_bins)
         self._search = CtcPrefixBeamSearch(plan.beam, tokens.blank)
@@ -56,7 +58,7 @@ class Stream:
         """Take more audio, of any length, and decode every chunk it completes.
 
         Args:
-            samples: int16, int32, float32 or float64 of shape (n,), (n, 1) or (n, 2); see ``to_mono_float``.
+            samples: int16, int32, float32 or float64 of shape (n,) or (n, channels); see ``audio.checked``.
             sample_rate: in Hz, the same in every call; resampled to the model's.
 
         Returns:
@@ -75,15 +77,17 @@ class Stream:
                 "resample the audio, or finish() and start a new stream"
             )
         began = time.perf_counter()
-        mono = to_mono_float(samples)
+        block = checked(samples)
         if self._resampler is None:
             self._sample_rate, self._started = rate, began
+            self._mixer = ChannelMixer(rate)
             self._resampler = Resampler(rate, self._manifest.features.sample_rate)
+        mono = self._mixer.accept(block)
         self.stats.feature_s += time.perf_counter() - began
         results: list[Result] = []
-        block = int(_BLOCK_S * rate)
-        for start in range(0, len(mono), block):
-            part = mono[start : start + block]
+        size = int(_BLOCK_S * rate)
+        for start in range(0, len(mono), size):
+            part = mono[start : start + size]
             began = time.perf_counter()
             resampled = self._resampler.accept(part)
             self.stats.feature_s += time.perf_counter() - began
@@ -139,6 +143,11 @@ class Stream:
             hypothesis = self._search.best
             self._shown = self._result(hypothesis, hypothesis.confidences, None, is_final=False)
         return self._shown
+
+    @property
+    def channel_note(self) -> str:
+        """One sentence when only one of several channels is heard, because mixed they cancel or are mostly silent."""
+        return self._mixer.told()
 
     @property
     def finished(self) -> bool:

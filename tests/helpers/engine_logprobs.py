@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from calibration.corpus import read_corpus
 from edge.runtime import Bundle
-from edge.runtime.audio import Resampler, read_blocks, to_mono_float
+from edge.runtime.audio import Resampler, to_mono_float
+from edge.runtime.audio_files import read_blocks
 from edge.runtime.engines.base import Backend, initial_state, load_backend
 from edge.runtime.engines.config import EngineConfig
 from edge.runtime.features import StreamingFbank

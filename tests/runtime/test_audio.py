@@ -87,8 +87,7 @@ def test_directory_headerless_and_surround_files(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="expected WAV"):
         load_audio(raw)
     soundfile.write(tmp_path / "6.wav", np.zeros((100, 6), np.float32), 16000)
-    with pytest.raises(AudioError, match=r"6\.wav: expected 1 or 2 channels, found 6; .*-ac 1"):
-        load_audio(tmp_path / "6.wav")
+    assert load_audio(tmp_path / "6.wav")[0].shape == (100, 6)
 
 
 def test_damaged_flac_is_an_audio_error(tmp_path: Path) -> None:
@@ -140,7 +139,7 @@ def test_samples_that_are_not_finite_are_counted_and_placed() -> None:
     ("samples", "message"),
     [
         (np.zeros((2, 100), np.float32), r"\(2, 100\); put the channels last"),
-        (np.zeros((100, 6), np.float32), r"\(100, 6\); mix the channels"),
+        (np.zeros((100, 65), np.float32), r"\(100, 65\); put the channels last"),
         (np.zeros((1, 2, 3), np.float32), r"\(1, 2, 3\)"),
         (np.float32(0.5), r"\(\)"),
         (np.zeros(4, np.uint8), "found uint8"),

@@ -143,14 +143,14 @@ def test_bad_audio(bundle: Path, tmp_path: Path) -> None:
     files["text"].write_text("hello world\n" * 100)
     soundfile.write(files["nan"], np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
     soundfile.write(files["header"], np.zeros(0, np.int16), 16000)
-    soundfile.write(files["channels"], np.zeros((16000, 3), np.int16), 16000)
+    soundfile.write(files["channels"], np.zeros((16000, 80), np.int16), 16000)
     soundfile.write(files["good"], speech(2, 16000), 16000)
     expected = {
         files["empty"]: "expected audio, found an empty file (0 bytes)",
         files["text"]: "expected WAV, FLAC, Ogg, Opus or MP3, found something else",
         files["nan"]: "expected finite samples, found 1600 of 1600 that are not (first: nan at frame 0)",
         files["header"]: "expected audio, found a header and no samples",
-        files["channels"]: "found 3",
+        files["channels"]: "found (1600, 80)",
         files["missing"]: "no such audio file",
         tmp_path: "found a directory",
     }

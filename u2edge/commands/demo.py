@@ -11,6 +11,7 @@ from edge.runtime.engines.config import EngineConfig
 from u2edge.options import (
     DEFAULT_BUNDLE,
     BundleOption,
+    ChannelOption,
     ChunkMs,
     Device,
     DeviceOption,
@@ -36,6 +37,7 @@ def demo(
         str | None,
         typer.Option(help="Use this microphone, by name or number; 'none' plays the samples. [default: the system's]"),
     ] = None,
+    channel: ChannelOption = None,
     chunk_ms: ChunkMs = None,
     left_chunks: LeftChunks = 16,
     rescoring: Rescoring = True,
@@ -64,6 +66,7 @@ def demo(
         left_chunks=left_chunks,
         rescoring=rescoring,
         reencode=reencode,
+        channel=channel,
     )
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}

@@ -14,6 +14,7 @@ from u2edge.options import (
     DEFAULT_BUNDLE,
     Beam,
     BundleOption,
+    ChannelOption,
     ChunkMs,
     Device,
     DeviceOption,
@@ -37,7 +38,7 @@ _BLOCK_S = 0.1  # seconds per accept(): small, so that partial results come as a
 
 
 def transcribe(
-    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files of any rate, mono or stereo.")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files of any rate and channels.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
     chunk_ms: ChunkMs = None,
     full_context: FullContext = False,
@@ -55,6 +56,7 @@ def transcribe(
     partials: Annotated[
         bool, typer.Option("--partials/--no-partials", help="Show text while it is still changing.")
     ] = True,
+    channel: ChannelOption = None,
     engine: EngineOption = Engine.onnxruntime,
     device: DeviceOption = Device.CPU,
     precision: PrecisionOption = Precision.f32,
@@ -85,7 +87,7 @@ def transcribe(
         if len(audio) > 1 and not json:
             print(f"== {file}", flush=True)
         try:
-            _transcribe(recognizer, file, decode, printer)
+            _transcribe(recognizer, file, decode, printer, channel)
         except AudioError as error:
             failed += 1
             message = str(error) if str(file) in str(error) else f"{file}: {error}"
@@ -104,19 +106,30 @@ def _loaded(recognizer: Recognizer, seconds: float) -> str:
     return line + (f" ({recognizer.choice.reason})" if recognizer.choice else "")
 
 
-def _transcribe(recognizer: Recognizer, file: Path, decode: DecodeOptions, printer: Printer) -> None:
-    from edge.runtime import read_blocks
+def _transcribe(
+    recognizer: Recognizer, file: Path, decode: DecodeOptions, printer: Printer, channel: int | None
+) -> None:
+    from edge.runtime import Clip, DamagedAudio, read_blocks
 
     stream = recognizer.stream(decode)
-    utterances = 0
-    for samples, rate in read_blocks(file, _BLOCK_S):
-        chunks = stream.stats.chunks
-        for result in stream.accept(samples, rate):
-            utterances += bool(result.text)
-            printer.final(file, result)
-        if stream.stats.chunks > chunks:
-            printer.partial(file, stream.partial)
+    utterances, note, damage = 0, "", None
+    source = Clip(file, channel=channel)
+    try:
+        for samples, rate in read_blocks(source, _BLOCK_S, lambda line: print(f"note: {line}", file=sys.stderr)):
+            chunks = stream.stats.chunks
+            for result in stream.accept(samples, rate):
+                utterances += bool(result.text)
+                printer.final(file, result)
+            if stream.stats.chunks > chunks:
+                printer.partial(file, stream.partial)
+            if stream.channel_note and not note:
+                note = stream.channel_note
+                print(f"note: {file}: {note}", file=sys.stderr)
+    except DamagedAudio as error:  # what was heard before it is printed
+        damage = error
     for result in stream.finish():
         utterances += bool(result.text)
         printer.final(file, result)
     printer.summary(file, stream.stats, utterances)
+    if damage is not None:
+        raise damage

@@ -257,7 +257,7 @@ def _audio(rate: int) -> tuple[Any, str]:
     import numpy as np
 
     from edge.runtime import EdgeError
-    from edge.runtime.audio import read_resampled
+    from edge.runtime.audio_files import read_resampled
 
     parts = []
     for path in sample_files():

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from edge.runtime import DecodeOptions, Recognizer, Stream
-from edge.runtime.audio import Samples, read_resampled
+from edge.runtime.audio import Samples
+from edge.runtime.audio_files import read_resampled
 from edge.runtime.engines.config import EngineConfig
 from edge.system.commandline import command_line
 from quant.measure.bench.audio import BenchError, noise

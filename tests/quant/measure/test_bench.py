@@ -15,7 +15,7 @@ import soundfile
 from places import ROOT
 
 from edge.runtime import AudioError, DecodeOptions, OptionsError
-from edge.runtime.audio import read_resampled
+from edge.runtime.audio_files import read_resampled
 from edge.runtime.engines.config import EngineConfig
 from quant.measure.bench.audio import noise, recordings
 from quant.measure.bench.machine import machine, versions
