@@ -100,7 +100,7 @@ def balance(
     context = experiment.config.encoder.right_context
 
     def count(utterance: Utterance) -> NDArray[np.int64]:
-        return counter.count(load_features(utterance.audio, features, options.max_seconds, context)[0])
+        return counter.count(load_features(utterance.clip, features, options.max_seconds, context)[0])
 
     usable = _measure(list(pool), count, measured, skip_bad, report)
     if not usable:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from edge.model.checkpoint import Experiment
 from edge.model.config import ModelConfig
 from edge.model.feedforward import FeedForward, MoeFeedForward
 from edge.model.u2pp import U2pp
-from edge.runtime.audio_files import read_resampled
+from edge.runtime.audio_files import Source, read_resampled
 from edge.runtime.errors import AudioError, EdgeError, OptionsError
 from edge.runtime.features import StreamingFbank
 from edge.runtime.manifest import FeatureOptions
@@ -55,7 +54,7 @@ def supported_chunks(config: ModelConfig, wanted: tuple[int, ...]) -> tuple[tupl
     return wanted, ""
 
 
-def load_features(audio: Path, options: FeatureOptions, max_seconds: float, right_context: int) -> tuple[Frames, int]:
+def load_features(audio: Source, options: FeatureOptions, max_seconds: float, right_context: int) -> tuple[Frames, int]:
     """Raw filter bank ``(frames, mel)`` of a recording's first ``max_seconds``, and its samples at the model's rate.
 
     Raises:
@@ -96,7 +95,7 @@ class StatisticsCollector:
         """Of a profile that saw nothing yet."""
         return self._header
 
-    def load(self, audio: Path) -> tuple[Frames, int]:
+    def load(self, audio: Source) -> tuple[Frames, int]:
         """``load_features`` for this model."""
         return load_features(audio, self.features, self.options.max_seconds, self.config.encoder.right_context)
 

@@ -1,12 +1,14 @@
 """Corpora by manifest: the recordings that calibration listens to and that word error rates are measured on.
 
 A manifest is a JSONL file, one object per line with at least ``audio`` (a path relative to the manifest) and ``text``
-(lower-case words; may be missing where only sound matters); ``speaker`` and ``split`` are used when present. WeNet's
-``data.list`` (``key``, ``wav``, ``txt``) is read as well.
+(lower-case words; may be missing where only sound matters); ``speaker``, ``split``, ``start``, ``end`` and ``channel``
+(seconds and number from 1 of a part) are used when present. Lists of WeNet, NeMo and Lhotse and folders of Kaldi are
+read as well (``calibration.corpus_fields``).
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -15,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.runtime.errors import AudioError, EdgeError
+from calibration.corpus_fields import CorpusError, audio_path, kaldi_rows, looks_like_shards, plain_row
+from edge.runtime.audio_files import Clip
+from edge.runtime.errors import AudioError
 from edge.system.files import write_text
 
 MANIFEST = "manifest.jsonl"
@@ -23,13 +27,9 @@ AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 """Endings of the recordings in a folder without manifest."""
 
 _MAX_LINE = 1 << 20  # characters; more is not a manifest
-
+__all__ = ["CorpusError"]
 
 T = TypeVar("T")
-
-
-class CorpusError(EdgeError, ValueError):
-    """A manifest that cannot be used; the message names file and line."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class Utterance:
     text: str = ""
     speaker: str = ""
     split: str = ""
+    start_s: float = 0.0
+    seconds: float | None = None  # None: to the end
+    channel: int | None = None  # from 1; None: all
+
+    @property
+    def clip(self) -> Clip:
+        """What to listen to."""
+        return Clip(self.audio, self.start_s, self.seconds, self.channel)
 
 
 def read_corpus(
@@ -54,8 +62,8 @@ def read_corpus(
     """Utterances of one or more manifests, in their order.
 
     Args:
-        paths: JSONL files, or folders that hold ``manifest.jsonl`` or, without one, audio files each with its
-            transcript beside it (``a.flac``, ``a.txt``).
+        paths: JSONL files (also gzipped), or folders that hold ``manifest.jsonl``, or ``wav.scp`` (Kaldi), or without
+            either audio files each with its transcript beside it (``a.flac``, ``a.txt``).
         split: only lines of this split; lines without one always count. None: all.
         limit: at most this many, spread evenly over the corpus; 0: all.
         match: only names that contain this.
@@ -72,7 +80,7 @@ def read_corpus(
     for path in paths:
         manifest = path / MANIFEST if path.is_dir() else path
         prefix = f"{manifest.parent.name}/" if len(paths) > 1 else ""
-        rows = _pairs(path) if path.is_dir() and not manifest.is_file() else _rows(manifest)
+        rows = _rows(manifest) if not path.is_dir() or manifest.is_file() else _folder(path)
         for where, row in rows:
             total += 1
             utterance = _utterance(manifest, prefix, where, row, need_text)
@@ -101,7 +109,7 @@ def digest(path: Path) -> str:
     manifest = path / MANIFEST if path.is_dir() else path
     if manifest.is_file():
         return hashlib.sha256(manifest.read_bytes()).hexdigest()
-    rows = [json.dumps(row, sort_keys=True) for _, row in _pairs(path)]
+    rows = [json.dumps(row, sort_keys=True) for _, row in _folder(path)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
@@ -131,8 +139,11 @@ def write_manifest(utterances: Iterable[Utterance], path: Path) -> None:
     """A manifest of ``utterances`` with absolute audio paths; written beside and renamed."""
     lines = []
     for u in utterances:
-        row = {"audio": str(u.audio.resolve()), "text": u.text, "speaker": u.speaker, "split": u.split}
-        lines.append(json.dumps({k: v for k, v in row.items() if v or k == "audio"}, ensure_ascii=False) + "\n")
+        row: dict[str, Any] = {"audio": str(u.audio.resolve()), "text": u.text, "speaker": u.speaker, "split": u.split}
+        row["start"] = u.start_s or (0.0 if u.seconds is not None else None)
+        row |= {"end": None if u.seconds is None else u.start_s + u.seconds, "channel": u.channel}
+        kept = {k: v for k, v in row.items() if v not in ("", None)}
+        lines.append(json.dumps(kept, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 
 
@@ -141,13 +152,23 @@ def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         raise CorpusError(
             f"{manifest}: expected a manifest (JSONL with audio and text) or a folder with {MANIFEST}, found none"
         )
-    with manifest.open(encoding="utf-8", errors="replace") as file:
+    zipped = manifest.suffix == ".gz"
+    with (
+        gzip.open(manifest, "rt", encoding="utf-8", errors="replace")
+        if zipped
+        else manifest.open(encoding="utf-8", errors="replace") as file
+    ):
         for number, line in enumerate(file, 1):
             where = f"{manifest}:{number}"
             if len(line) > _MAX_LINE:
                 raise CorpusError(f"{where}: expected a JSON object of one line, found {len(line)} characters")
             if not line.strip():
                 continue
+            if looks_like_shards(line):
+                raise CorpusError(
+                    f"{where}: expected one JSON object per line, found a list of shards ({line.strip()[:80]}); unpack "
+                    "them (tar xf) and name the folder, whose .wav and .txt files are read"
+                )
             try:
                 row = json.loads(line)
             except ValueError as error:
@@ -155,6 +176,10 @@ def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: expected a JSON object, found {type(row).__name__}")
             yield where, row
+
+
+def _folder(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    return kaldi_rows(folder) if (folder / "wav.scp").is_file() else _pairs(folder)
 
 
 def _pairs(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -175,11 +200,16 @@ def _pairs(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def _utterance(manifest: Path, prefix: str, where: str, row: dict[str, Any], need_text: bool) -> Utterance:
-    audio = row.get("audio", row.get("wav"))
-    text = row.get("text", row.get("txt", ""))
-    if not isinstance(audio, str) or not audio:
-        raise CorpusError(f"{where}: expected a field 'audio' with a path, found {', '.join(sorted(row)) or 'nothing'}")
+    key = row.get("key")
+    row = plain_row(where, row)
+    audio, text = row["audio"], row.get("text", "")
     if not isinstance(text, str) or (need_text and not text.strip()):
         raise CorpusError(f"{where}: expected a field 'text' with the words of {audio}, found {text!r}")
-    speaker, split = str(row.get("speaker", "")), str(row.get("split", ""))
-    return Utterance(prefix + audio, manifest.parent / audio, " ".join(text.split()), speaker, split)
+    start, seconds, channel = row.get("start", 0.0), row.get("seconds"), row.get("channel")
+    name = prefix + audio
+    if "start" in row or channel is not None:  # several parts of one recording have names of their own
+        part = f"{start:g}-" + ("" if seconds is None else f"{start + seconds:g}")
+        name += f"#{key}" if isinstance(key, str) and key else f"#{part}" + (f",{channel}" if channel else "")
+    path = audio_path(manifest.parent, audio)
+    words = " ".join(text.split())
+    return Utterance(name, path, words, row.get("speaker", ""), row.get("split", ""), start, seconds, channel)

@@ -143,7 +143,7 @@ def _pass(collector: StatisticsCollector, work: list[Utterance], state: State, s
             if utterance.name in known:
                 continue
             try:
-                features, samples = collector.load(utterance.audio)
+                features, samples = collector.load(utterance.clip)
             except AudioError as error:
                 ticker.note(f"skipped {tolerated(error, skip_bad)}")
                 state.skip(utterance.name)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.runtime.audio import Samples
-from edge.runtime.audio_files import read_resampled
+from edge.runtime.audio_files import Source, read_resampled
 from edge.runtime.errors import OptionsError
 from edge.runtime.manifest import FeatureOptions
 
@@ -84,7 +83,7 @@ class StreamingFbank:
 
 
 def recording_features(
-    path: Path | str, options: FeatureOptions, longest_s: float = math.inf
+    path: Source, options: FeatureOptions, longest_s: float = math.inf
 ) -> tuple[NDArray[np.float32], float]:
     """Features (frames, mel) of a recording's first ``longest_s`` seconds, and how many seconds that is.
 

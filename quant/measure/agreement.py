@@ -131,7 +131,7 @@ def measure_agreement(
         tables = {mode: _Table(manifest) for mode in modes(manifest)}
         seconds = 0.0
         for done, utterance in enumerate(chosen, 1):
-            features, duration = recording_features(utterance.audio, manifest.features)
+            features, duration = recording_features(utterance.clip, manifest.features)
             seconds += duration
             for (_, chunk), table in tables.items():
                 table.add(one.run(features, chunk), other.run(features, chunk))

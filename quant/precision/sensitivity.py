@@ -71,7 +71,7 @@ def measure_sensitivity(
     probes, seconds = [], 0.0
     with torch.inference_mode():
         for utterance in utterances:
-            features, duration = recording_features(utterance.audio, options)
+            features, duration = recording_features(utterance.clip, options)
             features = features[: int(max_seconds * 1000 / options.frame_shift_ms)]
             if len(features) > encoder.right_context:
                 probes.append(_Probe(model, features, chunk))

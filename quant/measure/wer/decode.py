@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.runtime import AudioError, DecodeOptions, EdgeError, Recognizer, read_blocks
+from edge.runtime import AudioError, Clip, DecodeOptions, EdgeError, Recognizer, read_blocks
 from edge.runtime.engines.base import Backend, Preparing
 from edge.runtime.engines.config import EngineConfig
 from edge.runtime.state import EncoderState, Step
@@ -76,7 +76,7 @@ def share(recognizer: Recognizer) -> Recognizer:
     return Recognizer(recognizer.bundle, cast(Backend, SharedEncoder(recognizer.backend)))  # load() is not for streams
 
 
-def transcribe(recognizer: Recognizer, audio: Path, options: Sequence[DecodeOptions]) -> list[str]:
+def transcribe(recognizer: Recognizer, audio: Path | Clip, options: Sequence[DecodeOptions]) -> list[str]:
     """The text of ``audio`` under each of ``options``: what ``recognizer.transcribe`` gives for each alone.
 
     Args:
@@ -116,7 +116,7 @@ class Work:
 class Task:
     """One recording, and the options whose text is wanted."""
 
-    audio: Path
+    audio: Path | Clip
     options: tuple[DecodeOptions, ...]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calibration.corpus import Utterance, tolerated
-from edge.runtime import AudioError, DecodeOptions, Recognizer, audio_seconds
+from edge.runtime import AudioError, Clip, DecodeOptions, Recognizer, audio_seconds
 from edge.runtime.bundle import sha256
 from edge.runtime.engines.config import EngineConfig
 from edge.runtime.errors import EdgeError
@@ -264,7 +264,9 @@ def measure_wer(
     if store is not None:
         engine = (inference.title, versions())  # threads change no text
         for utterance in usable:
-            audio = sha256(utterance.audio)
+            audio: object = sha256(utterance.audio)
+            if utterance.clip != Clip(utterance.audio):
+                audio = [audio, utterance.start_s, utterance.seconds, utterance.channel]
             for mode, each in decode.items():
                 key = keys[utterance.name, mode] = digest(bundle.sha256, engine, asdict(each), audio)
                 if (text := store.get(key)) is not None:
@@ -273,7 +275,7 @@ def measure_wer(
     todo = [(u, missing) for u, missing in todo if missing]
     total = sum(seconds[u.name] for u, _ in todo)
     done, began = 0.0, time.perf_counter()
-    tasks = [Task(u.audio, tuple(decode[m] for m in missing)) for u, missing in todo]
+    tasks = [Task(u.clip, tuple(decode[m] for m in missing)) for u, missing in todo]
     with contextlib.closing(transcribe_all(recognizer, tasks, jobs)) as outcomes:
         for (utterance, missing), outcome in zip(todo, outcomes, strict=True):
             if isinstance(outcome, AudioError):
@@ -306,7 +308,7 @@ def _lengths(corpus: Sequence[Utterance], skipped: dict[str, str] | None) -> dic
     seconds = {}
     for utterance in corpus:
         try:
-            seconds[utterance.name] = audio_seconds(utterance.audio)
+            seconds[utterance.name] = audio_seconds(utterance.clip)
         except AudioError as error:
             if skipped is None:
                 raise
