@@ -9,7 +9,7 @@ Samples = NDArray[np.float32]
 
 _FAR_LESS = 0.1  # of the loudest channel's energy: two channels that are alike give 1, one of two 0.25
 _ENOUGH = 0.3  # to return to the mean
-_MEMORY_S = 5.0  # over which energies are compared; a pause changes nothing
+_MEMORY_S = 0.5  # half-life of the energies that are compared; silence changes nothing
 _AUDIBLE = 1e-9  # mean square, -90 dB: below it nothing is decided
 
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-_NOISE = re.compile(rb"libmpg123|^(?:Warning|Note|warning|note):.*(?:Xing|mpeg|MPEG|frame|stream|seek|gapless)|^\s*$")
+_NOISE = re.compile(rb"libmpg123|^(?:Warning|Note): |^\s*$")
 _lock = threading.Lock()
 
 
