@@ -17,8 +17,11 @@ from edge.runtime.errors import EdgeError
 MAX_LINE = 1 << 20  # characters; more is not a manifest
 _AUDIO = ("audio", "wav", "audio_filepath", "audio_path", "path", "file")
 _TEXT = ("text", "txt", "transcript", "sentence")
-_START = ("start", "offset", "begin", "start_time")
-_END = ("end", "stop", "end_time")
+_START = ("start", "offset", "begin", "start_time", "begin_time", "start_s")
+_END = ("end", "stop", "end_time", "end_s")
+_IN_MS = {"start_ms": "start", "begin_ms": "start", "offset_ms": "start", "end_ms": "end", "duration_ms": "duration"}
+_IN_SAMPLES = ("frame_offset", "num_frames", "start_sample", "end_sample", "start_frame", "end_frame", "sample_offset")
+_V1_PART = re.compile(r"(.+\.\w+),(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)")  # WeNet 1.0: path,start,end
 _MULTI = {"utt2spk": "speaker", "spk": "speaker", "speaker_id": "speaker"}
 
 
@@ -34,8 +37,22 @@ def plain_row(where: str, row: dict[str, Any]) -> dict[str, Any]:
     """
     if isinstance(row.get("recording"), dict) or "supervisions" in row:
         row = _cut(where, row)
+    for name in _IN_SAMPLES:
+        if row.get(name) is not None:
+            raise CorpusError(f"{where}: {name}: a part in samples is not read; write start and end in seconds")
+    for name, kept in _IN_MS.items():
+        if row.get(name) is not None and row.get(kept) is None:
+            milliseconds = _number(where, row, (name,))
+            row = {**row, kept: None if milliseconds is None else milliseconds / 1000}
     found: dict[str, Any] = {}
     audio = _first(row, _AUDIO)
+    if isinstance(audio, str) and (part := _V1_PART.fullmatch(audio)) and _first(row, _START + _END) is None:
+        audio, row = part[1], {**row, "start": float(part[2]), "end": float(part[3])}
+    if audio is None and "recording_id" in row:
+        raise CorpusError(
+            f"{where}: expected a recording, found a Lhotse supervision, whose recording is in another file; write cuts: "
+            "CutSet.from_manifests(recordings, supervisions).trim_to_supervisions().to_file('cuts.jsonl.gz')"
+        )
     if not isinstance(audio, str) or not audio:
         raise CorpusError(
             f"{where}: expected a field 'audio' with a path, found {', '.join(sorted(map(str, row))) or 'nothing'}"

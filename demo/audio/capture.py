@@ -20,8 +20,8 @@ BLOCK_S = 0.02  # seconds per callback
 _PERIODS = 32  # of the driver's buffer; many sound cards can do no more
 _WINDOW_S = 30.0  # over which the least delay is looked for; short enough that the drift of a sound card is nothing
 _RATES = (48000, 44100, 16000, 32000, 22050, 8000)  # Hz, when a device refuses its own
-_CHANNELS = 8  # opened at most, unless a higher one is asked for
-_FRONT_DOOR = 32  # channels that PulseAudio and PipeWire claim at least
+CHANNELS = 8  # opened at most, unless a higher one is asked for
+FRONT_DOOR = 32  # channels that PulseAudio and PipeWire claim at least
 _INVALID_RATE, _INVALID_CHANNELS, _UNAVAILABLE = -9997, -9998, -9985  # PortAudio's error codes
 
 OnSamples = Callable[["Capture", NDArray[np.float32], float, float], None]
@@ -209,7 +209,7 @@ def open_capture(
 def _channel_counts(device: Input, channel: int | None) -> list[int]:
     """How many channels to ask for, best first: all up to eight, as a microphone may be on any of them. A server's
     front door claims dozens and mixes whatever there is into as many as are asked for: two."""
-    first = device.channels if device.channels <= _CHANNELS else 2 if device.channels >= _FRONT_DOOR else _CHANNELS
+    first = device.channels if device.channels <= CHANNELS else 2 if device.channels >= FRONT_DOOR else CHANNELS
     counts = [first, 1, min(2, device.channels), device.channels]
     least = channel or 1
     return list(dict.fromkeys(count for count in (*([channel] if channel else []), *counts) if count >= least))

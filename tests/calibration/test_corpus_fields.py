@@ -77,6 +77,12 @@ ROWS: dict[str, tuple[dict[str, Any], Clip, str]] = {
     "lhotse, whole": (cut(start=0.0, duration=4.0), Clip(Path("a.wav")), "one two"),
     "lhotse, second channel": (stereo_cut(), Clip(Path("a.wav"), 1.0, 1.5, 2), "one two"),
     "to the end": ({"audio": "a.wav", "start": 3}, Clip(Path("a.wav"), 3.0), ""),
+    "milliseconds": (
+        {"audio": "a.wav", "start_ms": 500, "end_ms": 1500, "text": "one"},
+        Clip(Path("a.wav"), 0.5, 1.0),
+        "one",
+    ),
+    "wenet 1.0, a segment": ({"key": "a", "wav": "a.wav,0.5,1.5", "txt": "one"}, Clip(Path("a.wav"), 0.5, 1.0), "one"),
     "transcript": ({"path": "a.wav", "sentence": "one"}, Clip(Path("a.wav")), "one"),
 }
 
@@ -138,6 +144,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "backwards": ('{"audio": "a.wav", "start": 2, "end": 1}\n', "a part of positive length, found 2.0 to 1.0 s"),
     "words for times": ('{"audio": "a.wav", "start": "soon"}\n', "start: expected seconds, found 'soon'"),
     "negative": ('{"audio": "a.wav", "offset": -1}\n', "offset: expected seconds, found -1"),
+    "samples": ('{"audio": "a.wav", "frame_offset": 16000}\n', "frame_offset: a part in samples is not read"),
+    "supervision": ('{"id": "1", "recording_id": "a", "text": "one"}\n', "found a Lhotse supervision"),
     "channel": ('{"audio": "a.wav", "channel": "left"}\n', "expected a channel number, found 'left'"),
     "mixed cut": (json.dumps({"type": "MixedCut", "tracks": [], "supervisions": []}) + "\n", "found 'MixedCut'"),
     "features": (

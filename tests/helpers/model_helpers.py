@@ -138,3 +138,29 @@ def refusal(path: Path, kind: type[EdgeError]) -> str:
     assert message == message.strip() and message.isprintable(), message
     assert "train.yaml: " in message or str(path.parent) in message, message
     return message
+
+
+def state_of(folder: Path) -> dict[str, Tensor]:
+    """The weights of an experiment, as they are in its file."""
+    state: dict[str, Tensor] = torch.load(folder / "final.pt", weights_only=True)
+    return state
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Both load, to the same keys and numbers."""
+    a, b = load_experiment(one).weights, load_experiment(other).weights
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], atol=0, rtol=0)
+
+
+def rewrite(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Give an experiment another train.yaml (see :func:`train_yaml`), and return it."""
+    data = train_yaml(**settings)
+    (folder / "train.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return data
+
+
+def notes_of(folder: Path) -> str:
+    """What the loader says of an experiment."""
+    return "\n".join(load_experiment(folder).notes)

@@ -89,6 +89,8 @@ def calibrate(
     try:
         with interruptible():
             experiment = load_experiment(checkpoint)
+            for line in experiment.notes:
+                note(line)
             if balance:
                 cache = out.with_name(out.name + ".routing")
                 if restart:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.audio.capture import CHANNELS, FRONT_DOOR
+from edge.runtime.channels import ChannelMixer
 from edge.system.child import say, serve
 
 RATES = (8000, 16000, 22050, 32000, 44100, 48000, 96000)  # Hz, asked of every microphone
@@ -69,22 +71,25 @@ def _listen(sounddevice: Any, seconds: float) -> None:
     blocks: queue.SimpleQueue[NDArray[np.float32]] = queue.SimpleQueue()
 
     def receive(samples: NDArray[np.float32], frames: int, clock: Any, status: Any) -> None:
-        blocks.put(samples[:, 0].copy())
+        blocks.put(samples.copy())
 
     try:
         info = sounddevice.query_devices(None, "input")
         rate = int(info["default_samplerate"])
+        channels = int(info["max_input_channels"])
+        channels = 2 if channels >= FRONT_DOOR else min(CHANNELS, channels)
         stream = sounddevice.InputStream(
-            samplerate=rate, channels=1, dtype="float32", latency="low", blocksize=rate // 20, callback=receive
+            samplerate=rate, channels=channels, dtype="float32", latency="low", blocksize=rate // 20, callback=receive
         )
         stream.start()
     except (sounddevice.PortAudioError, ValueError) as error:
         say(level_failed=str(error).strip().splitlines()[0])
         return
+    mixer = ChannelMixer(rate)  # a microphone may be on any channel
     heard, total, patience = [], 0, time.monotonic() + START_S
     while total < seconds * rate:
         try:
-            heard.append(blocks.get(timeout=max(0.01, patience - time.monotonic())))
+            heard.append(mixer.accept(blocks.get(timeout=max(0.01, patience - time.monotonic()))))
         except queue.Empty:
             break
         total += len(heard[-1])
