@@ -50,7 +50,7 @@ def plain_row(where: str, row: dict[str, Any]) -> dict[str, Any]:
         audio, row = part[1], {**row, "start": float(part[2]), "end": float(part[3])}
     if audio is None and "recording_id" in row:
         raise CorpusError(
-            f"{where}: expected a recording, found a Lhotse supervision, whose recording is in another file; write cuts: "
+            f"{where}: expected a recording, found a Lhotse supervision, whose recording is elsewhere; write cuts: "
             "CutSet.from_manifests(recordings, supervisions).trim_to_supervisions().to_file('cuts.jsonl.gz')"
         )
     if not isinstance(audio, str) or not audio:
