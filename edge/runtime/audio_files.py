@@ -171,7 +171,11 @@ def _decoded(clip: Clip, seconds: float, tell: Tell | None) -> Iterator[tuple[Sa
                     done += len(block) / rate
                 said += announced / rate
                 slack = _SHORT_S if file.format != "MP3" else _MP3_TAIL_S
-                if tell is not None and clip.seconds is None and done < said - slack and number == len(parts) - 1:
+                if tell is None or clip.seconds is not None or number < len(parts) - 1:
+                    continue
+                if part.tail:
+                    tell(f"{path}: ends after {done:.2f} s in a page that is not whole: it was cut")
+                elif done < said - slack:
                     tell(f"{path}: ends after {done:.2f} s of the {said:.2f} s that its header announces")
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which states no format
             if number:
@@ -222,7 +226,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc, unused-ignore]
 
 def _open(path: Path, part: Stream) -> Any:
     """``part`` of the file; by its name where that is all of it and right, since libsndfile is then faster."""
-    if part.patches or part.start:
+    if part.patches or part.start or part.tail:
         return _Sequential(View(path, part))
     size = path.stat().st_size
     if part.end not in (0, size):

@@ -25,12 +25,14 @@ _MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 120
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of a file: bytes ``start`` to ``end``, with ``patches`` (offset in the file, bytes) over them."""
+    """One stream of a file: bytes ``start`` to ``end``, with ``patches`` (offset in the file, bytes) over them, and
+    ``tail`` after them."""
 
     start: int
     end: int
     patches: tuple[tuple[int, bytes], ...] = ()
     samples: int | None = None  # per channel, that the header announces; None: what libsndfile counts, times ...
+    tail: bytes = b""
     announced: float = 1.0  # ... this: above 1 where the file ends before the samples it announces
 
 
@@ -49,7 +51,8 @@ class View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stream.end - self._stream.start}[whence]
+        size = self._stream.end - self._stream.start + len(self._stream.tail)
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
@@ -65,6 +68,8 @@ class View(io.RawIOBase):
             for i, byte in enumerate(patch):
                 if 0 <= offset + i - begin < len(data):
                     data[offset + i - begin] = byte
+        after = begin + len(data) - self._stream.end
+        data += self._stream.tail[max(0, after) : max(0, after + len(buffer) - len(data))] if after >= 0 else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -184,8 +189,40 @@ def _ogg(data: mmap.mmap) -> list[Stream]:
         else:
             inside = True
         segments = data[at + 26]
-        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
+        end = at + 27 + segments + sum(data[at + 27 : at + 27 + segments])
+        if end > len(data):
+            last = Stream(starts[-1], at, tail=_whole_packets(data[at:]))
+            return [*(Stream(a, b) for a, b in zip(starts, starts[1:])), last]
+        at = end
     return [Stream(start, end) for start, end in zip(starts, [*starts[1:], len(data)])]
+
+
+def _whole_packets(page: bytes) -> bytes:
+    """A page that was cut, with the packets that are whole; empty when there are none (RFC 3533, section 6)."""
+    count = page[26]
+    lacing, sound = page[27 : 27 + count], page[27 + count :]
+    kept = size = total = 0
+    for i, length in enumerate(lacing):
+        total += length
+        if total > len(sound):
+            break
+        if length < 255:  # a packet ends here
+            kept, size = i + 1, total
+    if not kept:
+        return b""
+    flags = page[5] & ~4  # not the last page of the stream, as far as anybody knows
+    whole = page[:5] + bytes([flags]) + page[6:22] + bytes(4) + bytes([kept]) + lacing[:kept] + sound[:size]
+    return whole[:22] + struct.pack("<I", _ogg_checksum(whole)) + whole[26:]
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 of polynomial 0x04C11DB7, neither reflected nor inverted."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+    return value
 
 
 def _mp3(data: mmap.mmap) -> list[Stream]:

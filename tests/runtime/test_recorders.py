@@ -147,7 +147,7 @@ def test_joined_files_follow_each_other(tmp_path: Path, kind: str) -> None:
     assert np.sqrt(np.mean(np.square(twice[len(once) + 2400 :]))) > 0.15  # it sounds to the end
 
 
-@pytest.mark.parametrize("kind", ["flac", "mp3", "wav", "aiff", "ulaw.wav", "gsm.wav", "ima.wav"])
+@pytest.mark.parametrize("kind", ["flac", "mp3", "wav", "aiff", "ulaw.wav", "gsm.wav", "ima.wav", "ogg", "opus"])
 def test_a_cut_file_is_heard_up_to_the_cut_and_said(tmp_path: Path, kind: str) -> None:
     data = written(tmp_path, kind, NOISE)
     whole, _ = heard(kept(tmp_path / f"whole.{kind}", data))
