@@ -89,6 +89,10 @@ def streams(path: Path) -> list[Stream]:
         head = data[:12]
         if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
             return _chunked(data, "<", b"RIFF", b"data")
+        if head[:4] == b"RF64" and head[8:12] == b"WAVE":
+            return _rf64(data) or whole
+        if head[:4] == b"caff":
+            return _caf(data) or whole
         if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
             return _chunked(data, ">", b"FORM", b"SSND")
         if head[:4] == b".snd":
@@ -127,6 +131,41 @@ def _chunked(data: mmap.mmap, order: str, form: bytes, wanted: bytes) -> list[St
         found.append(stream)
         start = after
     return found
+
+
+def _rf64(data: mmap.mmap) -> list[Stream]:
+    """WAV beyond 4 GB: the size of the samples is in the chunk ``ds64`` (EBU Tech 3306)."""
+    if data[12:16] != b"ds64":
+        return []
+    at = 12
+    while at + 8 <= len(data) and data[at : at + 4] != b"data":
+        (size,) = struct.unpack("<I", data[at + 4 : at + 8])
+        at += 8 + size + size % 2
+    (said,) = struct.unpack("<Q", data[28:36])
+    begin = at + 8
+    if begin >= len(data) or begin + said + said % 2 >= len(data) or _chunks_follow(data, begin + said, "<"):
+        return []
+    return [Stream(0, len(data), ((28, struct.pack("<Q", len(data) - begin)),))]
+
+
+def _caf(data: mmap.mmap) -> list[Stream]:
+    """Apple's format: chunks with sizes of 64 bits; that of the samples may be -1, "until the end"."""
+    at = 8
+    while at + 12 <= len(data):
+        (size,) = struct.unpack(">q", data[at + 4 : at + 12])
+        end = at + 12 + size
+        if data[at : at + 4] != b"data":
+            if size < 0 or end <= at:
+                return []
+            at = end
+            continue
+        known = (b"info", b"pakt", b"free", b"uuid", b"strg", b"mark", b"ovvw", b"peak", b"edct", b"umid", b"regn")
+        left = len(data) - at - 12
+        if size == left or left <= 0 or (0 <= end < len(data) and data[end : end + 4] in known):
+            return []
+        announced = size / left if size > left else 1.0  # libsndfile refuses a file that was cut, and -1
+        return [Stream(0, len(data), ((at + 4, struct.pack(">q", left)),), announced=announced)]
+    return []
 
 
 def _chunks_follow(data: mmap.mmap, at: int, order: str) -> bool:
