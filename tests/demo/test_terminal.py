@@ -51,7 +51,7 @@ def test_a_file_as_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_without_microphone_it_says_so_and_plays_the_samples(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def refuse(self: Any, device: str | None = None) -> None:
+    def refuse(self: Any, device: str | None = None, channel: int | None = None) -> None:
         raise EdgeError("no microphone found; plug one in")
 
     monkeypatch.setattr("demo.audio.supervisor.MicrophoneSource.__init__", refuse)
