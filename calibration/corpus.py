@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from calibration.corpus_fields import CorpusError, audio_path, kaldi_rows, looks_like_shards, plain_row
+from calibration.corpus_fields import MAX_LINE, audio_path, kaldi_rows, looks_like_shards, plain_row
+from calibration.corpus_fields import CorpusError as CorpusError
 from edge.runtime.audio_files import Clip
 from edge.runtime.errors import AudioError
 from edge.system.files import write_text
@@ -26,8 +27,6 @@ MANIFEST = "manifest.jsonl"
 AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 """Endings of the recordings in a folder without manifest."""
 
-_MAX_LINE = 1 << 20  # characters; more is not a manifest
-__all__ = ["CorpusError"]
 
 T = TypeVar("T")
 
@@ -160,7 +159,7 @@ def _rows(manifest: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     ):
         for number, line in enumerate(file, 1):
             where = f"{manifest}:{number}"
-            if len(line) > _MAX_LINE:
+            if len(line) > MAX_LINE:
                 raise CorpusError(f"{where}: expected a JSON object of one line, found {len(line)} characters")
             if not line.strip():
                 continue
@@ -193,7 +192,7 @@ def _pairs(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         transcript = path.with_suffix(".txt")
         row = {"audio": path.name}
         if transcript.is_file():
-            if transcript.stat().st_size > _MAX_LINE:
+            if transcript.stat().st_size > MAX_LINE:
                 raise CorpusError(f"{transcript}: expected a transcript, found {transcript.stat().st_size} bytes")
             row["text"] = transcript.read_text(encoding="utf-8", errors="replace")
         yield str(path), row

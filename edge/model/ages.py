@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from edge.model.settings import ConfigError, section
+from edge.model.settings import ConfigError, section, typed
 from edge.system.console import Say, silent
 
 HALVED = ("transducer", "paraformer")
@@ -64,7 +64,7 @@ def _model(data: dict[str, Any], keys: Collection[str], say: Say) -> None:
 def _ctc_half(data: dict[str, Any], kind: str, keys: Collection[str], say: Say) -> None:
     """Keep CTC and, where it is complete and was trained, attention; refuse what has no CTC."""
     conf = data["model_conf"]
-    ctc = conf.get("ctc_weight", 0.0 if kind == "transducer" else 0.5)
+    ctc = _weight(conf, "ctc_weight", 0.0 if kind == "transducer" else 0.5)
     if keys and "ctc.ctc_lo.weight" not in keys:
         raise ConfigError(
             f"train.yaml: model: a {kind} without CTC is not supported; its {kind} half is not built here and it has "
@@ -77,12 +77,16 @@ def _ctc_half(data: dict[str, Any], kind: str, keys: Collection[str], say: Say) 
         )
     attention = data.get("decoder", "bitransformer") is not None and complete_decoder(keys)
     if kind == "transducer" and attention:
-        weight = conf.get("attention_weight", 1.0 - conf.get("transducer_weight", 1.0) - ctc)
-        attention = weight > 1e-6
+        left = 1.0 - _weight(conf, "transducer_weight", 1.0) - ctc
+        attention = _weight(conf, "attention_weight", left) > 1e-6
     if not attention:
         data["decoder"], data["decoder_conf"] = None, {}
     half = "CTC and the attention decoder" if attention else "CTC (it has no trained autoregressive decoder)"
     say(f"train.yaml: a {kind}; converted is its half with {half}")
+
+
+def _weight(conf: dict[str, Any], name: str, default: float) -> float:
+    return float(typed(conf.get(name, default), default, f"model_conf.{name}"))
 
 
 def complete_decoder(keys: Collection[str]) -> bool:
@@ -115,7 +119,8 @@ def _heads(data: dict[str, Any], name: str) -> None:
     size = data["encoder_conf"].get("output_size", 256)
     if conf.get("n_kv_head") == heads:
         del conf["n_kv_head"]
-    if isinstance(heads, int) and isinstance(size, int) and "head_dim" in conf and conf["head_dim"] * heads == size:
+    plain = all(isinstance(value, int) for value in (heads, size, conf.get("head_dim")))
+    if plain and conf["head_dim"] * heads == size:
         del conf["head_dim"]
 
 

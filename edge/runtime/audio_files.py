@@ -156,27 +156,7 @@ def _decoded(clip: Clip, seconds: float, tell: Tell | None) -> Iterator[tuple[Sa
     done, said, rate = 0.0, 0.0, 0
     for number, part in enumerate(parts):
         try:
-            with _opened(path, part) as file:
-                if number and file.samplerate != rate:
-                    raise DamagedAudio(
-                        f"{path}: its stream {number + 1} has {file.samplerate} Hz and not {rate} Hz as before it, and "
-                        f"is left out; {_CONVERT}"
-                    )
-                rate = check_sample_rate(file.samplerate, str(path))
-                announced = part.samples if part.samples is not None else part.announced * min(file.frames, 1 << 40)
-                if number == 0 and len(parts) == 1:
-                    done = _skip(file, clip.start_s)
-                for block in _blocks(file, max(1, round(seconds * rate)), path, done):
-                    yield block, rate, done
-                    done += len(block) / rate
-                said += announced / rate
-                slack = _SHORT_S if file.format != "MP3" else _MP3_TAIL_S
-                if tell is None or clip.seconds is not None or number < len(parts) - 1:
-                    continue
-                if part.tail:
-                    tell(f"{path}: ends after {done:.2f} s in a page that is not whole: it was cut")
-                elif done < said - slack:
-                    tell(f"{path}: ends after {done:.2f} s of the {said:.2f} s that its header announces")
+            opened = _opened(path, part)
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which states no format
             if number:
                 raise DamagedAudio(f"{path}: damaged after {done:.2f} s ({_reason(error)}); {_CONVERT}") from None
@@ -189,6 +169,28 @@ def _decoded(clip: Clip, seconds: float, tell: Tell | None) -> Iterator[tuple[Sa
             for block, rate in other:
                 yield block, check_sample_rate(rate, str(path)), done
                 done += len(block) / rate
+            return
+        with opened as file:
+            if number and file.samplerate != rate:
+                raise DamagedAudio(
+                    f"{path}: its stream {number + 1} has {file.samplerate} Hz and not {rate} Hz as before it, and "
+                    f"is left out; {_CONVERT}"
+                )
+            rate = check_sample_rate(file.samplerate, str(path))
+            announced = part.samples if part.samples is not None else part.announced * min(file.frames, 1 << 40)
+            if number == 0 and len(parts) == 1:
+                done = _skip(file, clip.start_s)
+            for block in _blocks(file, max(1, round(seconds * rate)), path, done):
+                yield block, rate, done
+                done += len(block) / rate
+            said += announced / rate
+            slack = _SHORT_S if file.format != "MP3" else _MP3_TAIL_S
+            if tell is None or clip.seconds is not None or number < len(parts) - 1:
+                continue
+            if part.tail:
+                tell(f"{path}: ends after {done:.2f} s in a page that is not whole: it was cut")
+            elif done < said - slack:
+                tell(f"{path}: ends after {done:.2f} s of the {said:.2f} s that its header announces")
 
 
 def _blocks(file: Any, frames: int, path: Path, began: float) -> Iterator[Samples]:

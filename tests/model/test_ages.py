@@ -90,6 +90,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "k2_model": {"model": "k2_model"},
     "static_chunk_size -1": {"encoder_conf": {"static_chunk_size": -1}},
     "n_kv_head": {"encoder_conf": {"n_kv_head": 2, "head_dim": 8}, "decoder_conf": {"n_kv_head": 2, "head_dim": 8}},
+    "head_dim null": {"encoder_conf": {"n_kv_head": None, "head_dim": None}},
     "concat_after false": {"encoder_conf": {"concat_after": False}, "decoder_conf": {"concat_after": False}},
 }
 
@@ -104,6 +105,8 @@ def test_harmless_settings(pristine: Path, experiment: Path, settings: dict[str,
 def test_settings_that_are_not_harmless(experiment: Path) -> None:
     rewrite(experiment, encoder_conf={"n_kv_head": 1, "head_dim": 8})
     assert "encoder_conf.n_kv_head: 1 is not supported" in refusal(experiment, ConfigError)
+    rewrite(experiment, model="transducer", model_conf={"ctc_weight": 0.3, "transducer_weight": "most"})
+    assert "model_conf.transducer_weight: expected float, found 'most'" in refusal(experiment, ConfigError)
     rewrite(experiment, encoder_conf={"head_dim": 32})
     assert "encoder_conf.head_dim: 32 is not supported" in refusal(experiment, ConfigError)
 
